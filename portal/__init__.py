@@ -1,0 +1,1 @@
+"""Server-rendered pages for the practice and for referring offices."""

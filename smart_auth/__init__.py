@@ -1,0 +1,1 @@
+"""SMART App Launch authorization server: users, clients, tokens and the access they give."""

@@ -1,0 +1,51 @@
+"""Fixtures that every package's tests share: a real MongoDB of our own, and a database a test."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pymongo
+import pytest
+from pymongo.database import Database
+
+from radloop import mongod
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def mongodb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A one-member replica set for this run, or the one that RADLOOP_TEST_MONGODB_URI names."""
+    given = os.environ.get("RADLOOP_TEST_MONGODB_URI")
+    if given:
+        yield given
+        return
+    port = mongod.free_port()
+    process = mongod.start(tmp_path_factory.mktemp("mongod"), port, cache_gb=0.5)
+    yield mongod.uri(port)
+    process.terminate()
+    process.wait(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def mongo_client(mongodb_uri: str) -> Iterator[pymongo.MongoClient]:
+    with pymongo.MongoClient(mongodb_uri, tz_aware=True) as client:
+        yield client
+
+
+@pytest.fixture
+def database(mongo_client: pymongo.MongoClient) -> Iterator[Database]:
+    """An empty database of this test's own."""
+    name = f"test_{uuid.uuid4().hex[:16]}"
+    yield mongo_client[name]
+    mongo_client.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The large corpora, where they are; skips with the reason where they are not."""
+    data = SHARED / "data"
+    if not data.exists():
+        pytest.skip("the large corpora (../shared/data) are not on this machine")
+    return data
