@@ -54,9 +54,7 @@ class Access:
 
     def allows(self, interaction: str, resource_type: str) -> bool:
         letter = INTERACTIONS[interaction]
-        return any(
-            letter in scope.letters and scope.resource_type in ("*", resource_type) for scope in self.scopes
-        )
+        return any(letter in scope.letters and scope.resource_type in ("*", resource_type) for scope in self.scopes)
 
     def require(self, interaction: str, resource_type: str) -> None:
         """Raise Forbidden unless a granted scope allows the interaction on the type."""

@@ -1,0 +1,234 @@
+"""The one write path and the one read path: FHIR interactions over the version store.
+
+Every write, whoever makes it, passes here: scopes, structure, references, the rules of the packages above
+(admissions), who may see it, search keys, commit. Every read passes the caller's audience.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qsl
+
+from fhir_server import fhir_json, search, transaction
+from fhir_server.access import Access
+from fhir_server.admission import Admission, Write
+from fhir_server.errors import Conflict, Gone, NotFound, PreconditionFailed, TooLarge, Unprocessable
+from fhir_server.index import Indexer
+from fhir_server.prepare import Draft, Preparation
+from fhir_server.search import SearchResult
+from fhir_server.store import GuardTaken, VersionStore, VersionTaken
+from fhir_server.validation import check_id, check_structure, check_type
+from fhir_server.version import Version
+
+ATTEMPTS = 5  # at an update without If-Match, when others write the same resource
+MAX_RESOURCE_BYTES = 12 * 1024 * 1024  # a MongoDB document holds 16 MB, keys included
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write did: the version now current, and whether the resource is new."""
+
+    version: Version
+    created: bool
+    changed: bool = True
+
+
+class Repository:
+    """FHIR interactions for every resource type. Thread safe; holds no state of a request."""
+
+    def __init__(
+        self,
+        store: VersionStore,
+        base_url: str,
+        clock: Callable[[], datetime],
+        admissions: Mapping[str, Sequence[Admission]] | None = None,
+        check_references: bool = True,
+    ) -> None:
+        self.store = store
+        self.base_url = base_url
+        self.clock = clock
+        self.admissions = dict(admissions or {})
+        self.check_references = check_references
+        self.indexer = Indexer(base_url)
+
+    # Reading
+
+    def read(self, access: Access, resource_type: str, id: str) -> Version:
+        """The current version. Raises NotFound (also when it is not the caller's to see), Gone, Forbidden."""
+        check_type(resource_type)
+        access.require("read", resource_type)
+        newest = self.store.newest(resource_type, check_id(id))
+        if newest is None or not access.sees(newest.scope):
+            raise NotFound(f"{resource_type}/{id} is not known here")
+        if newest.deleted:
+            raise Gone(f"{resource_type}/{id} was deleted")
+        return newest
+
+    def vread(self, access: Access, resource_type: str, id: str, version: int) -> Version:
+        """One version. The caller needs to see the resource as it is now, and that version."""
+        check_type(resource_type)
+        access.require("read", resource_type)
+        found = self.store.version(resource_type, check_id(id), version)
+        if found is None or not self._visible_now(access, resource_type, id):
+            raise NotFound(f"{resource_type}/{id} has no version {version}")
+        if found.deleted:
+            raise Gone(f"version {version} of {resource_type}/{id} is its deletion")
+        return found
+
+    def history(
+        self,
+        access: Access,
+        resource_type: str,
+        id: str | None = None,
+        *,
+        count: int = 100,
+        since: datetime | None = None,
+        before: int | None = None,
+    ) -> list[Version]:
+        """Versions, newest first; of one resource, or of the type. before: only write numbers below it (paging)."""
+        check_type(resource_type)
+        access.require("read" if id else "search", resource_type)
+        if id is not None and not self._visible_now(access, resource_type, check_id(id)):
+            raise NotFound(f"{resource_type}/{id} is not known here")
+        query: dict[str, Any] = {}
+        if id is None and access.audience is not None:
+            query["scope"] = {"$in": sorted(access.audience)}
+        if since is not None:
+            query["lu"] = {"$gte": since}
+        if before is not None:
+            query["_id"] = {"$lt": before}
+        return self.store.history(resource_type, id, query, count)
+
+    def search(
+        self,
+        access: Access,
+        resource_type: str,
+        query: str | Sequence[tuple[str, str]],
+        *,
+        strict: bool = False,
+        default_count: int = 50,
+    ) -> SearchResult:
+        """A page of matches with what they include. https://hl7.org/fhir/R4/search.html"""
+        check_type(resource_type)
+        parameters = parse_qsl(query, keep_blank_values=True) if isinstance(query, str) else list(query)
+        return search.search(
+            self.store,
+            access,
+            resource_type,
+            parameters,
+            base_url=self.base_url,
+            strict=strict,
+            default_count=default_count,
+        )
+
+    # Writing
+
+    def create(self, access: Access, resource: dict, *, if_none_exist: str | None = None) -> Written:
+        """Store a new resource under an id of ours. Of parallel creates with the same criteria, one makes it."""
+        draft = Draft("create", resource, if_none_exist=if_none_exist)
+        return self.write(access, [draft])[0]
+
+    def update(self, access: Access, resource: dict, *, if_match: int | None = None) -> Written:
+        """Store the next version, or the first one under the client's id. Raises PreconditionFailed when stale."""
+        return self.write(access, [Draft("update", resource, if_match=if_match)])[0]
+
+    def delete(self, access: Access, resource_type: str, id: str, *, if_match: int | None = None) -> None:
+        """Store the deletion as a version; deleting what is deleted, or never was, changes nothing."""
+        draft = Draft("delete", {"resourceType": resource_type, "id": id}, if_match=if_match)
+        self.write(access, [draft])
+
+    def amend(
+        self,
+        access: Access,
+        resource_type: str,
+        id: str,
+        change: Callable[[dict], dict | None],
+        attempts: int = 8,
+    ) -> Version:
+        """Read, change, and update under If-Match; again when somebody else was quicker.
+
+        change: gets the resource, returns the new one, or None when there is nothing to do.
+        """
+        for attempt in range(1, attempts + 1):
+            current = self.read(access, resource_type, id)
+            resource = change(current.resource())
+            if resource is None:
+                return current
+            try:
+                return self.update(access, resource, if_match=current.version).version
+            except (PreconditionFailed, Conflict):
+                if attempt == attempts:
+                    raise
+        raise AssertionError("unreachable")
+
+    def transaction(self, access: Access, bundle: dict) -> dict:
+        """All entries or none; the transaction-response Bundle. Errors name `Bundle.entry[n]`."""
+        return transaction.transaction(self, access, bundle)
+
+    def batch(self, access: Access, bundle: dict) -> dict:
+        """Each entry for itself; the batch-response Bundle."""
+        return transaction.batch(self, access, bundle)
+
+    def write(self, access: Access, drafts: list[Draft]) -> list[Written]:
+        """Commit the drafts together, or none of them; a Written for each, in their order."""
+        return self.write_together(access, dict(enumerate(drafts)), lambda _placed: None)
+
+    def write_together(
+        self, access: Access, drafts: dict[int, Draft], resolve: Callable[[dict[int, tuple[str, str]]], None]
+    ) -> list[Written]:
+        """As `write`; `resolve` is told the (type, id) of each draft before they are prepared."""
+        asked = {index: draft.resource for index, draft in drafts.items()}
+        for attempt in range(1, ATTEMPTS + 1):
+            preparation = Preparation(self, access)
+            resolve({index: preparation.place(draft) for index, draft in drafts.items()})
+            outcomes = [preparation.prepare(draft) for draft in drafts.values()]
+            changes = [outcome.change for outcome in outcomes if outcome.change is not None]
+            try:
+                if changes:
+                    self.store.commit(changes, preparation.guards, preparation.grants)
+                return [Written(outcome.version, outcome.created, outcome.change is not None) for outcome in outcomes]
+            except (VersionTaken, GuardTaken):
+                if len(drafts) == 1 and any(draft.if_match is not None for draft in drafts.values()):
+                    raise PreconditionFailed("the resource was changed in the meantime") from None
+                if attempt == ATTEMPTS:
+                    raise
+                for index, draft in drafts.items():  # start anew from what was asked for
+                    draft.resource, draft.id, draft.existing = asked[index], None, None
+        raise AssertionError("unreachable")
+
+    # What preparation needs
+
+    def admit(self, write: Write) -> dict | None:
+        """Pass the write through the admissions of its type, in order of registration."""
+        resource = write.after
+        content = write.after or write.before or {}
+        for admission in self.admissions.get(content["resourceType"], ()):
+            resource = admission(Write(write.interaction, write.before, resource, write.access, self))
+        return resource
+
+    def check(self, resource: Any) -> None:
+        """Structure and size. Raises InvalidStructure, TooLarge."""
+        check_structure(resource)
+        if len(fhir_json.dumps(resource)) > MAX_RESOURCE_BYTES:
+            raise TooLarge(f"a resource may have {MAX_RESOURCE_BYTES // 2**20} MB")
+
+    def existing(self, access: Access, targets: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Those of the (type, id) pairs that exist and that the caller may see."""
+        found = self.store.newest_many(targets)
+        return {(version.resource_type, version.id) for version in found if access.sees(version.scope)}
+
+    def match_one(self, access: Access, resource_type: str, query: str, path: str | None) -> Version | None:
+        """The one resource that conditional criteria match. Raises PreconditionFailed when several do."""
+        reader = Access(access.subject, Access.system("condition").scopes, access.audience)
+        parameters = parse_qsl(query, keep_blank_values=True)
+        if not parameters:
+            raise Unprocessable("conditional criteria must not be empty", path)
+        result = self.search(reader, resource_type, [*parameters, ("_count", "2")], strict=True)
+        if len(result.matches) > 1:
+            raise PreconditionFailed("the conditional criteria match more than one resource", path)
+        return result.matches[0] if result.matches else None
+
+    def _visible_now(self, access: Access, resource_type: str, id: str) -> bool:
+        newest = self.store.newest(resource_type, id)
+        return newest is not None and access.sees(newest.scope)

@@ -1,0 +1,96 @@
+"""Who may see a resource: the scope keys that the Repository stores with it and adds to every query.
+
+The rules are data (`conformance.access_rules()`); nothing here knows a resource type.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import conformance
+from fhir_server.access import Access
+from fhir_server.references import RELATIVE
+from fhir_server.store import VersionStore
+from fhir_server.version import Version
+
+MAX_HOPS = 3  # Communication -> Task -> ServiceRequest
+
+Pending = Callable[[str, str], dict | None]
+
+
+class Scoping:
+    """Works out scope keys; `pending` gives the content of resources that are committed together with it."""
+
+    def __init__(self, store: VersionStore, pending: Pending) -> None:
+        self._store = store
+        self._pending = pending
+        self._rules = conformance.access_rules()
+
+    def scope_of(self, resource: dict, keys: list[str], writer: Access, before: Version | None) -> set[str]:
+        """The scope keys of this version. What an organization could see before, it still can."""
+        if before is not None and resource["resourceType"] in self._rules.owner_only:
+            return set(before.scope)  # whoever updates it, it stays its owner's
+        scope = self._own(resource, writer, hops=0) | _patients(resource, keys)
+        if before is not None:
+            scope |= {key for key in before.scope if key.startswith("@Organization/")}
+        return scope
+
+    def grants(self, resource: dict, scope: set[str]) -> dict[tuple[str, str], set[str]]:
+        """Resources that the organizations of this scope may see from now on, and did not yet."""
+        organizations = {key for key in scope if key.startswith("@Organization/")}
+        granted: dict[tuple[str, str], set[str]] = {}
+        if not organizations:
+            return granted
+        for path in self._rules.grants.get(resource["resourceType"], ()):
+            for target in _targets(resource, path):
+                newest = self._store.newest(*target)
+                if newest is not None and not newest.deleted and (new := organizations - set(newest.scope)):
+                    granted[target] = new
+        return granted
+
+    def _own(self, resource: dict, writer: Access, hops: int) -> set[str]:
+        resource_type, rules = resource["resourceType"], self._rules
+        if resource_type in rules.catalogue:
+            return {"@any"}
+        if resource_type in rules.owner_only:
+            return {f"@owner/{writer.subject}"}
+        scope: set[str] = set()
+        if resource_type in rules.writer_organization and writer.organization:
+            scope.add(f"@{writer.organization}")
+        for path in rules.organizations.get(resource_type, ()):
+            scope |= {f"@{type}/{id}" for type, id in _targets(resource, path) if type == "Organization"}
+        for path in rules.inherited.get(resource_type, ()):
+            for target in _targets(resource, path):
+                scope |= self._inherited(target, writer, hops + 1)
+        return scope
+
+    def _inherited(self, target: tuple[str, str], writer: Access, hops: int) -> set[str]:
+        pending = self._pending(*target)
+        if pending is not None:
+            return self._own(pending, writer, hops) if hops <= MAX_HOPS else set()
+        newest = self._store.newest(*target)
+        return {key for key in newest.scope if key.startswith("@Organization/")} if newest else set()
+
+
+def _patients(resource: dict, keys: list[str]) -> set[str]:
+    """One key per patient compartment that the resource is in. https://hl7.org/fhir/R4/compartmentdefinition.html"""
+    resource_type = resource["resourceType"]
+    if resource_type == "Patient":
+        return {f"@Patient/{resource['id']}"}
+    prefixes = tuple(f"{code}=Patient/" for code in conformance.compartment("Patient").get(resource_type, ()))
+    return {"@" + key.partition("=")[2] for key in keys if key.startswith(prefixes)} if prefixes else set()
+
+
+def _targets(resource: Any, path: str) -> Iterator[tuple[str, str]]:
+    """(type, id) of the local references at a dotted element path such as `context.related`."""
+    values = [resource]
+    for name in path.split("."):
+        values = [
+            child
+            for value in values
+            if isinstance(value, dict) and name in value
+            for child in (value[name] if isinstance(value[name], list) else [value[name]])
+        ]
+    for value in values:
+        reference = value.get("reference") if isinstance(value, dict) else None
+        if isinstance(reference, str) and (match := RELATIVE.fullmatch(reference)):
+            yield match[1], match[2]

@@ -1,0 +1,319 @@
+"""Versions in MongoDB. With `lease` and `stream`, the only module of fhir_server that knows pymongo.
+
+One collection a resource type, one document a version, unique on (id, version). Only the newest version
+carries search keys, so an update is one transaction: insert the new version, take the keys off the old one.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import pymongo
+from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
+
+from fhir_server.errors import Conflict
+from fhir_server.version import Version
+
+PREFIX = "versions_"
+SEARCH_TIMEOUT_MS = 20_000
+LARGE_COMMIT = 50  # entries; such transactions pass a gate, because many at once starve the cache
+_EPOCH_US = 1_577_836_800_000_000  # 2020-01-01 in microseconds
+
+
+class VersionTaken(Conflict):
+    """Somebody else committed this version of the resource first."""
+
+
+class GuardTaken(Conflict):
+    """Somebody else committed a conditional create with the same criteria first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One version to commit. `previous`: the version whose search keys it takes over; None for the first."""
+
+    version: Version
+    ranges: list[dict] = field(default_factory=list)
+    sorts: dict[str, Any] = field(default_factory=dict)
+    previous: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Holds the place of one conditional create: criteria -> the id it made. `replaces` is a stale holder's id."""
+
+    criteria: str
+    id: str
+    replaces: str | None = None
+
+
+class WriteNumbers:
+    """64-bit numbers ordered by time, unique in this process, and (nearly) so among processes: microseconds
+    since 2020 in the upper 51 bits, 12 random bits below. The store's unique `_id` catches the rest."""
+
+    def __init__(self, now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+        self._now_us = now_us
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def next(self) -> int:
+        number = (self._now_us() - _EPOCH_US) << 12 | int.from_bytes(os.urandom(2)) & 0xFFF
+        with self._lock:
+            self._last = max(number, self._last + 1)
+            return self._last
+
+    @staticmethod
+    def at(moment: datetime) -> int:
+        """The smallest number that a write at this moment could have."""
+        return (int(moment.timestamp() * 1_000_000) - _EPOCH_US) << 12
+
+
+class VersionStore:
+    """Every version of every resource."""
+
+    def __init__(self, database: Database, sort_parameters: Mapping[str, Iterable[str]] | None = None) -> None:
+        self.database = database
+        self._sort_parameters = sort_parameters or {}
+        self._ready: set[str] = set()
+        self._gate = threading.BoundedSemaphore(2)  # a process; two processes make the four that were measured
+        self.numbers = WriteNumbers()
+
+    # Reading
+
+    def newest(self, resource_type: str, id: str) -> Version | None:
+        """The newest version, a deletion included; None when the id was never used."""
+        for document in self._versions(resource_type).find({"id": id}).sort("v", -1).limit(1):
+            return version_of(resource_type, document)
+        return None
+
+    def version(self, resource_type: str, id: str, version: int) -> Version | None:
+        document = self._versions(resource_type).find_one({"id": id, "v": version})
+        return version_of(resource_type, document) if document else None
+
+    def newest_many(self, references: Iterable[tuple[str, str]]) -> list[Version]:
+        """The current (not deleted) versions of the given (type, id) pairs, in no order; missing ones left out."""
+        by_type: dict[str, list[str]] = {}
+        for resource_type, id in references:
+            by_type.setdefault(resource_type, []).append(id)
+        return [
+            version_of(resource_type, document)
+            for resource_type, ids in by_type.items()
+            for document in self._versions(resource_type).find({"id": {"$in": ids}, "keys": "*"})
+        ]
+
+    def history(
+        self, resource_type: str, id: str | None, filter: dict | None = None, limit: int = 100
+    ) -> list[Version]:
+        """Versions of one resource, or of a type when id is None, newest first."""
+        query: dict = dict(filter or {})
+        order = [("_id", -1)]
+        if id is not None:
+            query["id"], order = id, [("v", -1)]
+        found = self._versions(resource_type).find(query, max_time_ms=SEARCH_TIMEOUT_MS).sort(order).limit(limit)
+        return [version_of(resource_type, document) for document in found]
+
+    def page(
+        self,
+        resource_type: str,
+        filter: dict,
+        sort: list[tuple[str, int]],
+        limit: int,
+        hint: str | None = None,
+    ) -> list[Version]:
+        """Current versions that match, in order. `hint` names an index."""
+        cursor = self._versions(resource_type).find(filter, max_time_ms=SEARCH_TIMEOUT_MS).sort(sort).limit(limit)
+        if hint and self._exists(resource_type):
+            cursor = cursor.hint(hint)
+        return [version_of(resource_type, document) for document in cursor]
+
+    def ids(self, resource_type: str, filter: dict, limit: int) -> list[str]:
+        """Ids of current versions that match."""
+        found = self._versions(resource_type).find(filter, {"id": 1, "_id": 0}, max_time_ms=SEARCH_TIMEOUT_MS)
+        return [document["id"] for document in found.limit(limit)]
+
+    def count(self, resource_type: str, filter: dict, limit: int | None = None) -> int:
+        options: dict = {"maxTimeMS": SEARCH_TIMEOUT_MS}
+        if limit:
+            options["limit"] = limit
+        return self._versions(resource_type).count_documents(filter, **options)
+
+    def types(self) -> list[str]:
+        """The resource types that have versions."""
+        names = self.database.list_collection_names(filter={"name": {"$regex": f"^{PREFIX}"}})
+        return sorted(name.removeprefix(PREFIX) for name in names)
+
+    def since(self, number: int, limit: int = 500) -> Iterator[Version]:
+        """All versions of all types with a higher write number, in that order. For catching up."""
+        while True:
+            batch: list[Version] = []
+            for resource_type in self.types():
+                found = self._versions(resource_type).find({"_id": {"$gt": number}}).sort("_id", 1).limit(limit)
+                batch += [version_of(resource_type, document) for document in found]
+            batch.sort(key=lambda version: version.number)
+            yield from batch[:limit]
+            if not batch:
+                return
+            number = batch[:limit][-1].number
+
+    def guard(self, criteria: str) -> str | None:
+        """The id made by the last conditional create with these criteria."""
+        document = self.database["guards"].find_one({"_id": criteria})
+        return document["id"] if document else None
+
+    # Writing
+
+    def commit(
+        self,
+        changes: list[Change],
+        guards: Iterable[Guard] = (),
+        grants: Mapping[tuple[str, str], set[str]] | None = None,
+    ) -> None:
+        """Commit all or nothing. grants: (type, id) -> scope keys that its newest version gets in addition.
+
+        Raises VersionTaken or GuardTaken when somebody else was quicker; nothing is written then.
+        """
+        for resource_type in {change.version.resource_type for change in changes}:
+            self._prepare(resource_type)
+        guards, grants = list(guards), grants or {}
+        try:
+            if len(changes) == 1 and changes[0].previous is None and not guards and not grants:
+                self._insert(changes, None)
+                return
+            if len(changes) > LARGE_COMMIT:
+                with self._gate:
+                    self._transact(changes, guards, grants)
+            else:
+                self._transact(changes, guards, grants)
+        except DuplicateKeyError as error:
+            if "guards" in str(error.details.get("errmsg", "") if error.details else error):
+                raise GuardTaken("the same conditional create was committed by another request") from None
+            raise VersionTaken("another request changed this resource at the same time") from None
+
+    def _transact(
+        self, changes: list[Change], guards: list[Guard], grants: Mapping[tuple[str, str], set[str]]
+    ) -> None:
+        def work(session: ClientSession) -> None:
+            for guard in guards:
+                self._hold(guard, session)
+            self._insert(changes, session)
+            for change in changes:
+                if change.previous is not None:
+                    version = change.version
+                    self._versions(version.resource_type).update_one(
+                        {"id": version.id, "v": change.previous},
+                        {"$unset": {"keys": "", "r": "", "s": ""}},
+                        session=session,
+                    )
+            for (resource_type, id), keys in grants.items():
+                self._versions(resource_type).update_one(
+                    {"id": id, "keys": "*"},
+                    {"$addToSet": {"keys": {"$each": sorted(keys)}, "scope": {"$each": sorted(keys)}}},
+                    session=session,
+                )
+
+        with self.database.client.start_session() as session:
+            session.with_transaction(work)
+
+    def _hold(self, guard: Guard, session: ClientSession) -> None:
+        guards = self.database["guards"]
+        if guard.replaces is None:
+            guards.insert_one({"_id": guard.criteria, "id": guard.id}, session=session)
+            return
+        replaced = guards.update_one(
+            {"_id": guard.criteria, "id": guard.replaces}, {"$set": {"id": guard.id}}, session=session
+        )
+        if not replaced.matched_count:
+            raise GuardTaken("the same conditional create was committed by another request")
+
+    def _insert(self, changes: list[Change], session: ClientSession | None) -> None:
+        by_type: dict[str, list[dict]] = {}
+        for change in changes:
+            by_type.setdefault(change.version.resource_type, []).append(document_of(change))
+        for resource_type, documents in by_type.items():
+            if len(documents) == 1:
+                self._versions(resource_type).insert_one(documents[0], session=session)
+                continue
+            try:
+                self._versions(resource_type).insert_many(documents, session=session)
+            except pymongo.errors.BulkWriteError as error:
+                details = error.details["writeErrors"][0]
+                if details["code"] == 11000:
+                    raise DuplicateKeyError(details["errmsg"], 11000, details) from None
+                raise
+
+    def _versions(self, resource_type: str) -> Collection:
+        return self.database[PREFIX + resource_type]
+
+    def _exists(self, resource_type: str) -> bool:
+        """Whether the type's indexes can be named in a hint."""
+        if resource_type not in self._ready and PREFIX + resource_type in self.database.list_collection_names():
+            self._prepare(resource_type)
+        return resource_type in self._ready
+
+    def _prepare(self, resource_type: str) -> None:
+        """Make the type's indexes before its first write; a collection cannot get them inside a transaction."""
+        if resource_type in self._ready:
+            return
+        current = {"keys": {"$exists": True}}
+        indexes = [
+            pymongo.IndexModel([("id", 1), ("v", -1)], unique=True, name="id_v"),
+            pymongo.IndexModel([("keys", 1), ("n", -1)], name="k", partialFilterExpression=current),
+            pymongo.IndexModel([("r.p", 1), ("r.lo", 1)], name="r", partialFilterExpression={"r": {"$exists": True}}),
+        ]
+        indexes += [
+            pymongo.IndexModel(
+                [(f"s.{code}", -1), ("n", -1)],
+                name=f"s.{code}",
+                partialFilterExpression={f"s.{code}": {"$exists": True}},
+            )
+            for code in self._sort_parameters.get(resource_type, ())
+        ]
+        self._versions(resource_type).create_indexes(indexes)
+        self._ready.add(resource_type)
+
+
+def document_of(change: Change) -> dict:
+    """The MongoDB document of a version."""
+    version = change.version
+    document: dict[str, Any] = {
+        "_id": version.number,
+        "id": version.id,
+        "v": version.version,
+        "n": version.created,
+        "lu": version.last_updated,
+        "by": version.by,
+        "op": version.op,
+        "scope": list(version.scope),
+    }
+    if version.body is not None:
+        document["body"] = version.body
+        document["keys"] = list(version.keys)
+        if change.ranges:
+            document["r"] = change.ranges
+        if change.sorts:
+            document["s"] = change.sorts
+    return document
+
+
+def version_of(resource_type: str, document: Mapping[str, Any]) -> Version:
+    """The version in a MongoDB document."""
+    return Version(
+        resource_type,
+        document["id"],
+        document["v"],
+        document["_id"],
+        document["n"],
+        document["lu"],
+        document["by"],
+        document["op"],
+        document.get("body"),
+        tuple(document["scope"]),
+        tuple(document.get("keys", ())),
+    )

@@ -1,0 +1,133 @@
+"""The one event stream: every committed version, in commit order, from where the consumer stopped.
+
+MongoDB's change stream over the inserts of versions. A consumer's place is stored after its work, so after a
+crash some versions come again: handlers must be idempotent. One worker at a time runs a consumer (lease).
+"""
+
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from pymongo.change_stream import DatabaseChangeStream
+from pymongo.database import Database
+from pymongo.errors import OperationFailure, PyMongoError
+
+from fhir_server.lease import Lease
+from fhir_server.store import PREFIX, VersionStore, WriteNumbers, version_of
+from fhir_server.version import Version
+
+log = logging.getLogger(__name__)
+
+PIPELINE = [{"$match": {"operationType": "insert", "ns.coll": {"$regex": f"^{PREFIX}"}}}]
+ATTEMPTS = 3  # at one version that its handler cannot take, before it is recorded and passed
+PAUSE_S = 0.5  # after an outage, and between attempts
+SAVE_EVERY_S = 0.2
+HISTORY_LOST = {136, 286, 280}  # capped position lost, change stream history lost, fatal error
+OVERLAP = timedelta(minutes=5)  # versions read again when catching up, for writes that committed out of order
+
+Handle = Callable[[Version], None]
+
+
+def follow(database: Database, consumer: str, handle: Handle, stop: threading.Event) -> None:
+    """Call `handle` for each committed version until `stop` is set; survives outages of MongoDB.
+
+    A version whose handler fails `ATTEMPTS` times is kept in `consumer_failures` for an operator to see.
+    """
+    lease = Lease(database, f"consumer:{consumer}")
+    while not stop.is_set():
+        try:
+            if not lease.hold():
+                stop.wait(PAUSE_S)
+                continue
+            _Consumer(database, consumer, handle, stop, lease).run()
+        except PyMongoError as error:
+            log.warning("consumer %s waits for MongoDB: %s", consumer, type(error).__name__)
+            stop.wait(PAUSE_S)
+    try:
+        lease.release()
+    except PyMongoError:
+        log.warning("consumer %s leaves its lease to run out", consumer)
+
+
+class _Consumer:
+    def __init__(self, database: Database, name: str, handle: Handle, stop: threading.Event, lease: Lease) -> None:
+        self._database = database
+        self._name = name
+        self._handle = handle
+        self._stop = stop
+        self._lease = lease
+        self._saved = time.monotonic()
+
+    def run(self) -> None:
+        place = self._database["consumers"].find_one({"_id": self._name}) or {}
+        try:
+            with self._watch(place.get("token")) as stream:
+                if "token" not in place:  # first start: what was there before the stream began
+                    self._catch_up(0, stream)
+                self._follow(stream)
+        except OperationFailure as error:
+            if error.code not in HISTORY_LOST:
+                raise
+            log.warning("consumer %s was away longer than the oplog reaches; reading versions instead", self._name)
+            last = place.get("at", datetime.fromtimestamp(0, UTC)) - OVERLAP
+            with self._watch(None) as stream:
+                self._catch_up(max(0, WriteNumbers.at(last)), stream)
+
+    def _watch(self, token: dict | None) -> DatabaseChangeStream:
+        return self._database.watch(PIPELINE, resume_after=token, max_await_time_ms=500)
+
+    def _catch_up(self, number: int, stream: DatabaseChangeStream) -> None:
+        for version in VersionStore(self._database).since(number):
+            if self._stop.is_set() or not self._lease.hold():
+                return
+            self._take(version)
+        self._save(stream.resume_token)
+
+    def _follow(self, stream: DatabaseChangeStream) -> None:
+        while not self._stop.is_set() and self._lease.hold():
+            change = stream.try_next()
+            if change is not None:
+                document = change["fullDocument"]
+                self._take(version_of(change["ns"]["coll"].removeprefix(PREFIX), document))
+            if change is None or time.monotonic() - self._saved > SAVE_EVERY_S:
+                self._save(stream.resume_token)
+        self._save(stream.resume_token)
+
+    def _take(self, version: Version) -> None:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                self._handle(version)
+                return
+            except PyMongoError:
+                raise  # an outage: come back to this version when MongoDB is there again
+            except Exception as error:
+                # Class and lines only: an error's text may carry patient data.
+                lines = "".join(traceback.format_tb(error.__traceback__))
+                log.error(
+                    "consumer %s, %s: %s\n%s",
+                    self._name,
+                    version.versioned_reference,
+                    type(error).__name__,
+                    lines,
+                )
+                if attempt == ATTEMPTS:
+                    self._record(version, error)
+                self._stop.wait(PAUSE_S * attempt)
+
+    def _record(self, version: Version, error: Exception) -> None:
+        failure = {
+            "_id": f"{self._name}:{version.versioned_reference}",
+            "consumer": self._name,
+            "version": version.versioned_reference,
+            "error": f"{type(error).__name__}: {error}",
+            "at": datetime.now(UTC),
+        }
+        self._database["consumer_failures"].replace_one({"_id": failure["_id"]}, failure, upsert=True)
+
+    def _save(self, token: object) -> None:
+        place = {"token": token, "at": datetime.now(UTC)}
+        self._database["consumers"].update_one({"_id": self._name}, {"$set": place}, upsert=True)
+        self._saved = time.monotonic()
