@@ -15,7 +15,10 @@ from pathlib import Path
 import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 
+from radloop.children import die_with_parent
+
 REPLICA_SET = "radloop"
+PORT_FILE = "port"
 NOT_YET_INITIALIZED = 94  # MongoDB error codes of replSetGetStatus
 INVALID_REPLICA_SET_CONFIG = 93  # here: the stored configuration names another port
 
@@ -48,6 +51,44 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def chosen_port(data_dir: Path, wanted: int = 0) -> int:
+    """The port to start on: the wanted one, else that of the last start while it is free, else a free one.
+
+    It is written down, so that commands beside a running server find its database.
+    """
+    port = wanted or last_port(data_dir) or 0
+    if not wanted and (not port or not _is_free(port)):
+        port = free_port()
+    data_dir.mkdir(parents=True, exist_ok=True)
+    (data_dir / PORT_FILE).write_text(f"{port}\n")
+    return port
+
+
+def last_port(data_dir: Path) -> int | None:
+    """The port of the last start in this folder; None before the first."""
+    file = data_dir / PORT_FILE
+    return int(file.read_text()) if file.exists() else None
+
+
+def answers(port: int) -> bool:
+    """Whether a mongod accepts writes on this port of loopback."""
+    with pymongo.MongoClient("127.0.0.1", port, directConnection=True, serverSelectionTimeoutMS=300) as client:
+        try:
+            return bool(client.admin.command("hello").get("isWritablePrimary"))
+        except PyMongoError:
+            return False
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 def uri(port: int) -> str:
     """The address of an embedded mongod, with acknowledged writes on a journaled majority."""
     return (
@@ -75,6 +116,7 @@ def start(data_dir: Path, port: int, cache_gb: float = 0.5) -> subprocess.Popen:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C goes to the supervisor, which stops mongod last
+        preexec_fn=die_with_parent,
     )
     try:
         wait_until_writable(port, process)

@@ -1,0 +1,73 @@
+# Everything runs from here; `make help` lists it. Needs Python 3.11, Node 20 and make. Nothing is written
+# outside this folder and the data folder (RADLOOP_DATA_DIR, here .data).
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYTHONUNBUFFERED := 1
+export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
+export MYPY_CACHE_DIR := $(CURDIR)/.cache/mypy
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test test-slow lint format types lock system bench picture clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## create .venv and install the locked dependencies
+
+$(READY): requirements.lock setup.cfg pyproject.toml
+	@echo "==> Python environment in $(VENV)"
+	@command -v $(PYTHON) >/dev/null || { echo "Radloop needs Python 3.11 ($(PYTHON) is not there)"; exit 1; }
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@echo "==> locked dependencies (a MongoDB is among them, so this takes a minute the first time)"
+	$(BIN)/pip install --quiet --progress-bar on --require-hashes --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: setup ## start the server with a demonstration practice on http://127.0.0.1:8080
+	@$(BIN)/radloop serve --demo
+
+demo: setup ## start a server of its own, play one referral through it from outside, and stop
+	@$(BIN)/radloop demo --serve
+
+system: ## install the system programs that some tests drive (needs root; tests that lack them say so)
+	@if command -v chromium >/dev/null; then echo "==> chromium is there"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "==> installing chromium"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
+	else echo "==> no chromium: the browser tests will be skipped; apt-get install chromium"; fi
+
+test: setup system ## run all tests but the long ones
+	$(BIN)/pytest -m "not slow"
+
+test-slow: setup system ## run the long proofs as well
+	$(BIN)/pytest
+
+lint: setup ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## check types
+	$(BIN)/mypy
+
+format: setup ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix-only --quiet .
+
+lock: setup ## pin the newest versions of all dependencies in requirements.lock
+	$(BIN)/pip install --quiet pip-tools
+	$(BIN)/pip-compile --quiet --upgrade --no-header --no-emit-find-links --no-emit-index-url --allow-unsafe --generate-hashes \
+	  --extra dev --strip-extras --output-file requirements.lock setup.cfg
+
+bench: setup ## print what reads, writes and events cost on this machine
+	$(BIN)/python -m bench
+
+picture: setup system ## take the pictures of the portal that the README shows
+	$(BIN)/python -m docs.picture
+
+clean: ## remove the environment and caches (not the data)
+	rm -rf $(VENV) .cache .pytest_cache *.egg-info

@@ -1,0 +1,112 @@
+"""The stream of committed versions: complete, in order, from where a consumer stopped."""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+from pymongo.database import Database
+
+from fhir_server import stream
+from fhir_server.repository import Repository
+from fhir_server.version import Version
+from tests.fhir_server.conftest import PRACTICE
+
+
+def follow_until(database: Database, handle: Callable[[Version], None], done: threading.Event) -> None:
+    """Run a consumer until `done`, at most 20 s."""
+    stop = threading.Event()
+    worker = threading.Thread(target=stream.follow, args=(database, "test", handle, stop))
+    worker.start()
+    assert done.wait(20), "the consumer did not see what it should"
+    stop.set()
+    worker.join()
+
+
+def write(repository: Repository, ids: list[str]) -> None:
+    for id in ids:
+        repository.update(PRACTICE, {"resourceType": "Patient", "id": id, "birthDate": f"2000-01-{int(id):02}"})
+
+
+def collector(expected: int) -> tuple[list[str], Callable[[Version], None], threading.Event]:
+    seen: list[str] = []
+    done = threading.Event()
+
+    def handle(version: Version) -> None:
+        if version.versioned_reference not in seen:
+            seen.append(version.versioned_reference)
+        if len(seen) >= expected:
+            done.set()
+
+    return seen, handle, done
+
+
+def test_begins_with_what_was_there_and_goes_on_with_what_comes(database: Database, repository: Repository) -> None:
+    write(repository, ["1", "2"])
+    seen, handle, done = collector(4)
+
+    def handle_and_write(version: Version) -> None:
+        handle(version)
+        if len(seen) == 2 and repository.store.newest("Patient", "4") is None:
+            write(repository, ["3", "4"])
+
+    follow_until(database, handle_and_write, done)
+    assert seen == [f"Patient/{id}/_history/1" for id in "1234"]
+
+
+def test_goes_on_where_it_stopped(database: Database, repository: Repository) -> None:
+    write(repository, ["1"])
+    _, handle, done = collector(1)
+    follow_until(database, handle, done)
+    write(repository, ["2", "3"])  # while no consumer runs
+    seen, handle, done = collector(2)
+    follow_until(database, handle, done)
+    assert seen[-2:] == ["Patient/2/_history/1", "Patient/3/_history/1"]
+
+
+def test_versions_carry_their_keys_and_scope(database: Database, repository: Repository) -> None:
+    write(repository, ["1"])
+    found: list[Version] = []
+    done = threading.Event()
+
+    def handle(version: Version) -> None:
+        found.append(version)
+        done.set()
+
+    follow_until(database, handle, done)
+    assert "@Patient/1" in found[0].scope
+    assert "*" in found[0].keys
+
+
+def test_passes_a_version_that_its_handler_cannot_take_and_keeps_it_on_record(
+    database: Database, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "PAUSE_S", 0.01)
+    write(repository, ["1", "2"])
+    seen, handle, done = collector(1)
+
+    def fussy(version: Version) -> None:
+        if version.id == "1":
+            raise ValueError("cannot take this")
+        handle(version)
+
+    follow_until(database, fussy, done)
+    assert seen == ["Patient/2/_history/1"]
+    failure = database["consumer_failures"].find_one()
+    assert failure is not None
+    assert failure["version"] == "Patient/1/_history/1"
+    assert failure["at"] <= datetime.now(UTC)
+
+
+def test_a_second_worker_waits_while_the_first_holds_the_lease(database: Database) -> None:
+    first, second = stream.Lease(database, "job"), stream.Lease(database, "job")
+    assert first.hold()
+    assert not second.hold()
+    first.release()
+    assert second.hold()
+
+
+def test_a_lease_is_free_once_it_has_run_out(database: Database) -> None:
+    first, second = stream.Lease(database, "job", duration_s=0.0), stream.Lease(database, "job")
+    assert first.hold()
+    assert second.hold()
