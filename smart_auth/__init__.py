@@ -1,1 +1,7 @@
-"""SMART App Launch authorization server: users, clients, tokens and the access they give."""
+"""SMART App Launch authorization server: users, clients, tokens and the access they give.
+
+From below: `models` (typed values), `store` (MongoDB; the only module that knows it), `scopes` and `access` (what a
+scope means, and what a user or a client may see), `passwords`, `keys`, `jwks`, `tokens`, `users`, `clients`,
+`sessions` (plain functions and parts), `grants` (authlib's grant types with our rules), `server` (authlib's server),
+`service` (all parts, made once), `pages`, `routes` and `guard` (Flask).
+"""

@@ -1,0 +1,53 @@
+"""What clients read first: SMART configuration and OpenID configuration. Lists only what works."""
+
+from smart_auth.assertion import ALGORITHMS
+from smart_auth.keys import ALGORITHM
+from smart_auth.scopes import IDENTITY
+from smart_auth.service import AuthService
+
+CAPABILITIES = (
+    "launch-standalone",
+    "authorize-post",
+    "client-public",
+    "client-confidential-symmetric",
+    "client-confidential-asymmetric",
+    "sso-openid-connect",
+    "permission-patient",
+    "permission-user",
+    "permission-v1",
+    "permission-v2",
+)
+
+
+def smart_configuration(service: AuthService) -> dict:
+    """`[base]/.well-known/smart-configuration`. https://hl7.org/fhir/smart-app-launch/conformance.html"""
+    return {
+        "issuer": service.fhir_base,
+        "jwks_uri": f"{service.origin}/auth/jwks",
+        "authorization_endpoint": f"{service.origin}/auth/authorize",
+        "token_endpoint": service.token_endpoint,
+        "introspection_endpoint": f"{service.origin}/auth/introspect",
+        "revocation_endpoint": f"{service.origin}/auth/revoke",
+        "grant_types_supported": ["authorization_code", "client_credentials"],
+        "response_types_supported": ["code"],
+        "scopes_supported": [*IDENTITY, "user/*.cruds", "patient/*.cruds", "system/*.cruds"],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "private_key_jwt"],
+        "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
+        "code_challenge_methods_supported": ["S256"],
+        "capabilities": list(CAPABILITIES),
+    }
+
+
+def openid_configuration(service: AuthService) -> dict:
+    """`[issuer]/.well-known/openid-configuration`. https://openid.net/specs/openid-connect-discovery-1_0.html"""
+    return smart_configuration(service) | {
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": [ALGORITHM],
+    }
+
+
+def oauth_uris(service: AuthService) -> dict[str, str]:
+    """The addresses that the CapabilityStatement repeats in its oauth-uris extension."""
+    configuration = smart_configuration(service)
+    names = {"authorize": "authorization", "token": "token", "introspect": "introspection", "revoke": "revocation"}
+    return {short: configuration[f"{name}_endpoint"] for short, name in names.items()}

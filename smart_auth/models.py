@@ -1,0 +1,156 @@
+"""The values this package passes around. Times are aware UTC; references are relative (`Organization/o1`)."""
+
+import hmac
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha256
+
+from authlib.oauth2.rfc6749 import AuthorizationCodeMixin, ClientMixin
+
+from smart_auth import scopes
+
+ROLES = frozenset({"front-desk", "radiologist", "manager", "referrer", "admin"})
+CLIENT_TYPES = {  # type -> how it authenticates at the token endpoint, and the grant it may use
+    "public": ("none", "authorization_code"),
+    "confidential-symmetric": ("client_secret_basic", "authorization_code"),
+    "confidential-asymmetric": ("private_key_jwt", "authorization_code"),
+    "backend": ("private_key_jwt", "client_credentials"),
+}
+
+
+def digest(secret: str) -> str:
+    """What we store of a random secret. SHA-256 suffices: ours hold 256 random bits, nobody guesses them."""
+    return sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person who logs in. `fhir_user` is the Practitioner, PractitionerRole, Patient ... they are."""
+
+    name: str
+    password_hash: str = field(repr=False)
+    roles: frozenset[str] = frozenset()
+    organization: str | None = None
+    fhir_user: str | None = None
+    email: str | None = None
+    active: bool = True
+
+    @property
+    def subject(self) -> str:
+        return f"user:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Client(ClientMixin):
+    """A registered program. `practice`: it sees all, as the practice's own staff do."""
+
+    client_id: str
+    type: str
+    name: str
+    scope: str = ""
+    redirect_uris: tuple[str, ...] = ()
+    launch_uris: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    jwks: dict | None = None
+    jwks_uri: str | None = None
+    organization: str | None = None
+    practice: bool = False
+    secret_digest: str | None = field(default=None, repr=False)
+    active: bool = True
+
+    @property
+    def subject(self) -> str:
+        return f"client:{self.client_id}"
+
+    # What authlib asks of a client (authlib.oauth2.rfc6749.ClientMixin)
+
+    def get_client_id(self) -> str:
+        return self.client_id
+
+    def get_default_redirect_uri(self) -> str | None:
+        return None  # SMART: redirect_uri is always sent, so there is nothing to fall back to
+
+    def get_allowed_scope(self, scope: str | None) -> str | None:
+        """The part of the request this client is registered for; None when nothing is left (invalid_scope)."""
+        granted = scopes.restrict(scopes.parse(scope or ""), scopes.parse(self.scope))
+        return scopes.text(granted) or None
+
+    def check_redirect_uri(self, redirect_uri: str) -> bool:
+        return redirect_uri in self.redirect_uris
+
+    def check_client_secret(self, client_secret: str) -> bool:
+        return self.secret_digest is not None and hmac.compare_digest(self.secret_digest, digest(client_secret))
+
+    def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:  # noqa: ARG002 (authlib's signature)
+        return CLIENT_TYPES[self.type][0] == method
+
+    def check_response_type(self, response_type: str) -> bool:
+        return response_type == "code" and self.check_grant_type("authorization_code")
+
+    def check_grant_type(self, grant_type: str) -> bool:
+        return CLIENT_TYPES[self.type][1] == grant_type
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationCode(AuthorizationCodeMixin):
+    """One authorization code, known by its digest, and all it is bound to."""
+
+    digest: str
+    grant: str
+    client_id: str
+    user: str
+    redirect_uri: str
+    scope: str
+    code_challenge: str
+    expires: datetime
+    auth_time: datetime
+    patient: str | None = None
+    nonce: str | None = None
+    used: bool = False
+    code_challenge_method: str = "S256"
+
+    # What authlib asks of a code (rfc6749 and OpenID Connect)
+
+    def get_redirect_uri(self) -> str:
+        return self.redirect_uri
+
+    def get_scope(self) -> str:
+        return self.scope
+
+    def get_nonce(self) -> str | None:
+        return self.nonce
+
+    def get_auth_time(self) -> int:
+        return int(self.auth_time.timestamp())
+
+    def get_acr(self) -> None:
+        return None
+
+    def get_amr(self) -> None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What was granted to a client, by a user or by registration. A token lives only while its grant does."""
+
+    id: str
+    subject: str
+    client_id: str | None
+    scope: str
+    created: datetime
+    expires: datetime
+    patient: str | None = None
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A browser's log-in. `digest` is that of the cookie; `csrf` is what its forms must carry."""
+
+    digest: str
+    user: str
+    csrf: str = field(repr=False)
+    created: datetime
+    last_seen: datetime
+    expires: datetime

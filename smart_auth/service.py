@@ -1,0 +1,58 @@
+"""All parts of the authorization server, made once a process from a database, a clock and the public address."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from smart_auth.jwks import ClientKeys
+from smart_auth.keys import KeyRing
+from smart_auth.passwords import Passwords
+from smart_auth.sessions import Sessions
+from smart_auth.store import AuthStore, Database
+from smart_auth.tokens import Issuer, TokenVerifier
+
+
+@dataclass(frozen=True, slots=True)
+class AuthService:
+    """What routes, guard and command line share. No address is ever taken from a request's Host header."""
+
+    store: AuthStore
+    clock: Callable[[], datetime]
+    origin: str
+    fhir_base: str
+    passwords: Passwords
+    keys: KeyRing
+    client_keys: ClientKeys
+    issuer: Issuer
+    verifier: TokenVerifier
+    sessions: Sessions
+
+    @property
+    def token_endpoint(self) -> str:
+        return f"{self.origin}/auth/token"
+
+
+def create_service(
+    database: Database, clock: Callable[[], datetime], public_url: str, passwords: Passwords | None = None
+) -> AuthService:
+    """Put the parts together and create the indexes.
+
+    public_url: the origin clients use, e.g. `http://127.0.0.1:8080`; `<public_url>/fhir` is issuer and audience.
+    """
+    origin = public_url.rstrip("/")
+    fhir_base = f"{origin}/fhir"
+    store = AuthStore(database)
+    store.prepare()
+    keys = KeyRing(store, clock)
+    return AuthService(
+        store=store,
+        clock=clock,
+        origin=origin,
+        fhir_base=fhir_base,
+        passwords=passwords or Passwords(),
+        keys=keys,
+        client_keys=ClientKeys(clock),
+        issuer=Issuer(store, keys, fhir_base, clock),
+        verifier=TokenVerifier(store, keys, fhir_base, clock),
+        sessions=Sessions(store, clock, secure=origin.startswith("https://")),
+    )

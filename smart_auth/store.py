@@ -1,0 +1,263 @@
+"""Users, clients and all that a log-in or a token leaves behind, in MongoDB. The only module here that knows pymongo.
+
+Whatever expires has a TTL index, so that it goes away, and is compared with the clock by its reader, so that it
+counts for nothing before MongoDB gets round to it. Writes are majority and journaled, reads are from the primary:
+a deactivation that was acknowledged holds.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from bson.codec_options import CodecOptions
+from pymongo.client_session import ClientSession
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
+from pymongo.read_preferences import ReadPreference
+from pymongo.write_concern import WriteConcern
+
+from smart_auth.models import AuthorizationCode, Client, Grant, Session, User
+
+T = TypeVar("T")
+_EXPIRING = ("auth_codes", "auth_grants", "auth_jtis", "auth_sessions", "auth_attempts")
+
+
+class AlreadyThere(ValueError):
+    """The name is taken."""
+
+
+class AuthStore:
+    """One object a process; thread safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database: Database = database.with_options(
+            codec_options=CodecOptions(tz_aware=True),
+            read_preference=ReadPreference.PRIMARY,
+            write_concern=WriteConcern("majority", j=True),
+        )
+        self._users = self._database["auth_users"]
+        self._clients = self._database["auth_clients"]
+        self._codes = self._database["auth_codes"]
+        self._grants = self._database["auth_grants"]
+        self._jtis = self._database["auth_jtis"]
+        self._keys = self._database["auth_keys"]
+        self._sessions = self._database["auth_sessions"]
+        self._attempts = self._database["auth_attempts"]
+        self._state = self._database["auth_state"]
+        self.changes_here = 0  # changes made through this object, which its process need not wait to notice
+
+    def prepare(self) -> None:
+        """Create the indexes. Harmless to repeat, also by several processes at once."""
+        for name in _EXPIRING:
+            self._database[name].create_index("expires", expireAfterSeconds=0, name="ttl")
+        self._sessions.create_index("user", name="user")
+        self._grants.create_index("subject", name="subject")
+        self._grants.create_index("client_id", name="client")
+
+    # Changes: a number that grows with each change that can end a token's validity, so that a process
+    # may keep what it verified and read one small document to learn that all of it still holds.
+
+    def generation(self) -> int:
+        state = self._state.find_one({"_id": "state"})
+        return state["generation"] if state else 0
+
+    def _change(self, operation: Callable[[ClientSession], T]) -> T:
+        """Run the operation and count the change, both or neither."""
+
+        def both(session: ClientSession) -> T:
+            self._state.update_one({"_id": "state"}, {"$inc": {"generation": 1}}, upsert=True, session=session)
+            return operation(session)
+
+        with self._database.client.start_session() as session:
+            try:
+                return session.with_transaction(both)
+            finally:
+                self.changes_here += 1
+
+    # Users
+
+    def add_user(self, user: User) -> None:
+        """Raises AlreadyThere."""
+        document = _document(user, "name") | {"roles": sorted(user.roles)}
+        try:
+            self._users.insert_one(document)
+        except DuplicateKeyError:
+            raise AlreadyThere(f"there is a user {user.name!r} already") from None
+
+    def user(self, name: str) -> User | None:
+        document = self._users.find_one({"_id": name})
+        return _user(document) if document else None
+
+    def users(self) -> list[User]:
+        return [_user(document) for document in self._users.find().sort("_id", 1)]
+
+    def set_user(self, name: str, **fields: Any) -> bool:
+        """Change fields of a user and end their sessions and tokens; False when unknown."""
+
+        def operation(session: ClientSession) -> bool:
+            self._sessions.delete_many({"user": name}, session=session)
+            self._grants.update_many({"subject": f"user:{name}"}, {"$set": {"revoked": True}}, session=session)
+            return self._users.update_one({"_id": name}, {"$set": fields}, session=session).matched_count == 1
+
+        return self._change(operation)
+
+    # Clients
+
+    def add_client(self, client: Client) -> None:
+        """Raises AlreadyThere."""
+        try:
+            self._clients.insert_one(_document(client, "client_id"))
+        except DuplicateKeyError:
+            raise AlreadyThere(f"there is a client {client.client_id!r} already") from None
+
+    def client(self, client_id: str) -> Client | None:
+        document = self._clients.find_one({"_id": client_id})
+        return _client(document) if document else None
+
+    def clients(self) -> list[Client]:
+        return [_client(document) for document in self._clients.find().sort("_id", 1)]
+
+    def set_client(self, client_id: str, **fields: Any) -> bool:
+        """Change fields of a client and end its tokens; False when unknown."""
+
+        def operation(session: ClientSession) -> bool:
+            self._grants.update_many({"client_id": client_id}, {"$set": {"revoked": True}}, session=session)
+            found = self._clients.update_one({"_id": client_id}, {"$set": fields}, session=session)
+            return found.matched_count == 1
+
+        return self._change(operation)
+
+    def origins(self) -> frozenset[str]:
+        """Origins at which active clients run in a browser (for CORS)."""
+        return frozenset(self._clients.distinct("origins", {"active": True}))
+
+    # Authorization codes and grants
+
+    def add_code(self, code: AuthorizationCode, keep_until: datetime) -> None:
+        """keep_until: how long a second use is still recognized; the code itself is good until `code.expires`."""
+        document = _document(code, "digest")
+        self._codes.insert_one(document | {"good_until": document["expires"], "expires": keep_until})
+
+    def code(self, digest: str) -> AuthorizationCode | None:
+        document = self._codes.find_one({"_id": digest})
+        if document is None:
+            return None
+        document["expires"] = document.pop("good_until")
+        return AuthorizationCode(digest=document.pop("_id"), **document)
+
+    def use_code(self, digest: str) -> bool:
+        """True for exactly one of any number of callers."""
+        return self._codes.update_one({"_id": digest, "used": False}, {"$set": {"used": True}}).modified_count == 1
+
+    def add_grant(self, grant: Grant) -> bool:
+        """False when this grant was revoked before it was made (a code that was used twice at once)."""
+        try:
+            self._grants.insert_one(_document(grant, "id"))
+        except DuplicateKeyError:
+            return False
+        return True
+
+    def grant(self, id: str) -> Grant | None:
+        document = self._grants.find_one({"_id": id, "subject": {"$exists": True}})
+        return Grant(id=document.pop("_id"), **document) if document else None
+
+    def revoke_grant(self, id: str, keep_until: datetime) -> None:
+        """End all tokens of the grant, also of one that is just being made. keep_until: when none can be left."""
+        self._change(
+            lambda session: self._grants.update_one(
+                {"_id": id},
+                {"$set": {"revoked": True}, "$max": {"expires": keep_until}},
+                upsert=True,
+                session=session,
+            )
+        )
+
+    # Assertions
+
+    def use_jti(self, issuer: str, jti_digest: str, expires: datetime) -> bool:
+        """True the first time; the unique _id decides, so two requests at once cannot both win."""
+        try:
+            self._jtis.insert_one({"_id": {"issuer": issuer, "jti": jti_digest}, "expires": expires})
+        except DuplicateKeyError:
+            return False
+        return True
+
+    # Signing keys
+
+    def signing_keys(self) -> list[dict]:
+        """Private JWKs, the newest last; empty before the first start."""
+        document = self._keys.find_one({"_id": "signing"})
+        return document["keys"] if document else []
+
+    def first_signing_key(self, jwk: dict, created: datetime) -> None:
+        """Store the first key unless another process was quicker; read `signing_keys` afterwards."""
+        try:
+            self._keys.insert_one({"_id": "signing", "keys": [jwk], "created": created})
+        except DuplicateKeyError:
+            pass  # theirs is as good, and theirs is the one that counts
+
+    # Sessions
+
+    def add_session(self, session: Session) -> None:
+        self._sessions.insert_one(_document(session, "digest"))
+
+    def session(self, digest: str) -> Session | None:
+        document = self._sessions.find_one({"_id": digest})
+        return Session(digest=document.pop("_id"), **document) if document else None
+
+    def touch_session(self, digest: str, last_seen: datetime, expires: datetime) -> None:
+        self._sessions.update_one({"_id": digest}, {"$max": {"last_seen": last_seen, "expires": expires}})
+
+    def end_session(self, digest: str) -> None:
+        self._sessions.delete_one({"_id": digest})
+
+    # Log-in attempts
+
+    def begin_attempt(self, key: str, now: datetime, free: int, longest: timedelta, memory: timedelta) -> bool:
+        """Count one attempt, before its outcome is known; False while the key is paused.
+
+        After `free` attempts each further one pauses the key twice as long as the one before, from one second up to
+        `longest`. Counting first, in one atomic step, leaves nothing to gain from many guesses at once.
+        """
+        failures = {"$add": [{"$ifNull": ["$failures", 0]}, 1]}
+        pause_ms = {
+            "$cond": [
+                {"$lt": ["$failures", free]},
+                0,
+                {
+                    "$min": [
+                        {"$multiply": [1000, {"$pow": [2, {"$min": [{"$subtract": ["$failures", free]}, 30]}]}]},
+                        longest.total_seconds() * 1000,
+                    ]
+                },
+            ]
+        }
+        update: list[dict] = [
+            {"$set": {"failures": failures, "expires": now + memory}},
+            {"$set": {"until": {"$add": [now, {"$toLong": pause_ms}]}}},
+        ]
+        unpaused = {"_id": key, "$or": [{"until": {"$exists": False}}, {"until": {"$lte": now}}]}
+        try:
+            self._attempts.update_one(unpaused, update, upsert=True)
+        except DuplicateKeyError:
+            return False  # there, and paused
+        return True
+
+    def forget_attempts(self, key: str) -> None:
+        self._attempts.delete_one({"_id": key})
+
+
+def _document(value: Any, key: str) -> dict:
+    document = asdict(value)
+    return {"_id": document.pop(key), **document}
+
+
+def _user(document: dict) -> User:
+    return User(name=document.pop("_id"), **document | {"roles": frozenset(document["roles"])})
+
+
+def _client(document: dict) -> Client:
+    for name in ("redirect_uris", "launch_uris", "origins"):
+        document[name] = tuple(document[name])
+    return Client(client_id=document.pop("_id"), **document)

@@ -1,0 +1,128 @@
+"""A small app behind the guard, with users and clients of every kind."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from flask import Flask, Response, g, jsonify
+from flask.testing import FlaskClient
+from pymongo.database import Database
+
+import fhir_server.http
+from smart_auth import guard
+from smart_auth.clients import Registered, add_client
+from smart_auth.passwords import Passwords
+from smart_auth.routes import create_blueprint
+from smart_auth.service import AuthService, create_service
+from smart_auth.users import add_user
+from tests.smart_auth.oauth import CALLBACK, JWKS, ORIGIN, PASSWORD, Assertions, Clock
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def quick_passwords() -> Passwords:
+    return Passwords(memory_cost=64, time_cost=1)
+
+
+@pytest.fixture
+def service(database: Database, clock: Clock, quick_passwords: Passwords) -> AuthService:
+    return create_service(database, clock, ORIGIN, quick_passwords)
+
+
+@pytest.fixture
+def users(service: AuthService) -> None:
+    def add(name: str, *roles: str, **more: Any) -> None:
+        add_user(service.store, service.passwords, name, PASSWORD, roles=roles, **more)
+
+    add("frida", "front-desk", fhir_user="Practitioner/frida")
+    add("ruth", "referrer", organization="Organization/o1", fhir_user="Practitioner/ruth")
+    add("adam", "admin")
+    add("lone", "referrer")
+    add("paul", fhir_user="Patient/p1")
+
+
+@dataclass(frozen=True)
+class Clients:
+    public: Registered
+    symmetric: Registered
+    asymmetric: Registered
+    practice: Registered
+    office: Registered
+
+
+APP_SCOPE = "openid fhirUser user/*.cruds patient/*.rs"
+
+
+@pytest.fixture
+def clients(service: AuthService) -> Clients:
+    def app(name: str, type: str, **more: Any) -> Registered:
+        return add_client(service.store, name, type=type, scope=APP_SCOPE, redirect_uris=[CALLBACK], **more)
+
+    def backend(name: str, scope: str, **more: Any) -> Registered:
+        return add_client(service.store, name, type="backend", scope=scope, jwks=JWKS, **more)
+
+    return Clients(
+        public=app("app", "public", origins=["https://app.example.org"]),
+        symmetric=app("portal-app", "confidential-symmetric"),
+        asymmetric=app("ehr-app", "confidential-asymmetric", jwks=JWKS),
+        practice=backend("pacs", "system/*.cruds", practice=True),
+        office=backend("ehr", "system/*.rs system/Task.cu", organization="Organization/o1"),
+    )
+
+
+def create_app(service: AuthService, **options: Any) -> Flask:
+    app = Flask("guarded")
+    fhir_server.http.install(app)
+    guard.install(app, service, **options)
+    app.register_blueprint(create_blueprint(service))
+
+    @app.get("/fhir/metadata")
+    def metadata() -> Response:
+        return jsonify({"resourceType": "CapabilityStatement"})
+
+    @app.route("/fhir/whoami", methods=["GET", "POST"])
+    @app.get("/dicomweb/whoami")
+    @app.get("/wado")
+    @app.route("/desk", methods=["GET", "POST"])
+    def whoami() -> Response:
+        access = g.access
+        return jsonify(
+            subject=access.subject,
+            scopes=[str(scope) for scope in access.scopes],
+            audience=None if access.audience is None else sorted(access.audience),
+            client=access.client_id,
+            patient=access.patient,
+        )
+
+    @app.get("/form")
+    def form() -> str:
+        return guard.csrf_token()
+
+    return app
+
+
+@pytest.fixture
+def app(service: AuthService, users: None, clients: Clients) -> Flask:
+    return create_app(service)
+
+
+@pytest.fixture
+def browser(app: Flask) -> Iterator[FlaskClient]:
+    with app.test_client() as client:
+        yield client
+
+
+@pytest.fixture
+def http(app: Flask) -> FlaskClient:
+    """A program: keeps no cookies."""
+    return app.test_client(use_cookies=False)
+
+
+@pytest.fixture
+def assertion(clock: Clock) -> Assertions:
+    return Assertions(clock)
