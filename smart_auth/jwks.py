@@ -58,8 +58,12 @@ def read_jwks(value: Any) -> KeySet:
 class ClientKeys:
     """Finds the key that signed an assertion. Keeps fetched documents in this process."""
 
-    def __init__(self, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, clock: Callable[[], datetime], fetch: Callable[[str], tuple[bytes, str]] | None = None
+    ) -> None:
+        """fetch: gets the document at a URL and its Cache-Control, or raises JwksUnavailable."""
         self._clock = clock
+        self._get = fetch or fetch_document
         self._lock = threading.Lock()
         self._kept: dict[str, _Kept] = {}
 
@@ -84,7 +88,7 @@ class ClientKeys:
         return key
 
     def _fetch(self, url: str, now: float) -> KeySet:
-        body, cache_control = fetch(url)
+        body, cache_control = self._get(url)
         try:
             keys = read_jwks(fhir_json.loads(body))
         except (ValueError, BadRequest):
@@ -96,7 +100,7 @@ class ClientKeys:
         return keys
 
 
-def fetch(url: str) -> tuple[bytes, str]:
+def fetch_document(url: str) -> tuple[bytes, str]:
     """The document at a registered URL and its Cache-Control. Raises JwksUnavailable.
 
     No redirects (they would lead elsewhere than registered), no credentials from a .netrc, bounded time and size.

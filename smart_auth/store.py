@@ -5,6 +5,7 @@ counts for nothing before MongoDB gets round to it. Writes are majority and jour
 a deactivation that was acknowledged holds.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -18,6 +19,9 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from smart_auth.models import AuthorizationCode, Client, Grant, Session, User
+
+# At DEBUG pymongo writes each command and reply, so password hashes and signing keys, to the log.
+logging.getLogger("pymongo").setLevel(logging.INFO)
 
 T = TypeVar("T")
 _EXPIRING = ("auth_codes", "auth_grants", "auth_jtis", "auth_sessions", "auth_attempts")

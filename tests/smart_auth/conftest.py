@@ -1,5 +1,6 @@
 """A small app behind the guard, with users and clients of every kind."""
 
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask, Response, g, jsonify
 from flask.testing import FlaskClient
+from pymongo import MongoClient
 from pymongo.database import Database
 
 import fhir_server.http
@@ -16,7 +18,22 @@ from smart_auth.passwords import Passwords
 from smart_auth.routes import create_blueprint
 from smart_auth.service import AuthService, create_service
 from smart_auth.users import add_user
-from tests.smart_auth.oauth import CALLBACK, JWKS, ORIGIN, PASSWORD, Assertions, Clock
+from tests.smart_auth.oauth import CALLBACK, JWKS, ORIGIN, PASSWORD, SIGNING, Assertions, Clock
+
+
+@pytest.fixture(scope="session")
+def shared_database(mongo_client: MongoClient) -> Iterator[Database]:
+    name = f"test_{uuid.uuid4().hex[:16]}"
+    yield mongo_client[name]
+    mongo_client.drop_database(name)
+
+
+@pytest.fixture
+def database(shared_database: Database) -> Database:
+    """One database, emptied for each test: making and dropping indexes would take most of these tests' time."""
+    for name in shared_database.list_collection_names():
+        shared_database[name].delete_many({})
+    return shared_database
 
 
 @pytest.fixture
@@ -31,7 +48,9 @@ def quick_passwords() -> Passwords:
 
 @pytest.fixture
 def service(database: Database, clock: Clock, quick_passwords: Passwords) -> AuthService:
-    return create_service(database, clock, ORIGIN, quick_passwords)
+    service = create_service(database, clock, ORIGIN, quick_passwords)
+    service.store.first_signing_key(dict(SIGNING.as_dict(private=True)), clock())  # making one takes a while
+    return service
 
 
 @pytest.fixture

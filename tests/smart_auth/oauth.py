@@ -25,6 +25,7 @@ CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest())
 
 RSA = RSAKey.generate_key(2048, {"kid": "rsa-1"}, private=True)
 EC = ECKey.generate_key("P-384", {"kid": "ec-1"}, private=True)
+SIGNING = RSAKey.generate_key(2048, private=True, auto_kid=True)
 FOREIGN = RSAKey.generate_key(2048, {"kid": "rsa-1"}, private=True)
 JWKS = KeySet([RSA, EC]).as_dict(private=False)
 _numbers = itertools.count(1)
