@@ -14,6 +14,7 @@ from smart_auth.users import REFERENCE
 
 # No `%` or `:`: clients differ in how they encode these for HTTP Basic (SMART 2.2, client-confidential-symmetric).
 CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}", re.ASCII)
+_URI = re.compile(r"[!-~]{1,2000}", re.ASCII)
 _ASYMMETRIC = ("confidential-asymmetric", "backend")
 
 
@@ -112,7 +113,7 @@ def _check_addresses(
         parts = urlsplit(uri)
         # Private schemes of native apps (RFC 8252 section 7.1) have a dot; `javascript:` and `data:` do not.
         web = parts.scheme in ("http", "https") and bool(parts.netloc)
-        if not (web or "." in parts.scheme) or parts.fragment or not uri.isascii() or not uri.isprintable():
+        if not (web or "." in parts.scheme) or parts.fragment or not _URI.fullmatch(uri):
             raise ValueError(f"{uri!r} is no absolute http(s) or app address without a fragment")
     for origin in origins:
         parts = urlsplit(origin)

@@ -221,8 +221,9 @@ class AuthStore:
     def begin_attempt(self, key: str, now: datetime, free: int, longest: timedelta, memory: timedelta) -> bool:
         """Count one attempt, before its outcome is known; False while the key is paused.
 
-        After `free` attempts each further one pauses the key twice as long as the one before, from one second up to
-        `longest`. Counting first, in one atomic step, leaves nothing to gain from many guesses at once.
+        The `free`-th attempt pauses the key for a second, each further one twice as long as the one before, up to
+        `longest`; `memory` after the last one all is forgotten. Counting first, in one atomic step, leaves nothing
+        to gain from many guesses at once.
         """
         failures = {"$add": [{"$ifNull": ["$failures", 0]}, 1]}
         pause_ms = {

@@ -93,6 +93,8 @@ class TokenVerifier:
             if decoded.header.get("typ") != TYPE:
                 raise _refusal("this is no access token")
             registry.validate(decoded.claims)
+            if not all(isinstance(decoded.claims[name], str) for name in ("sub", "jti", "grant")):
+                raise _refusal("the token is none of ours")
         except (JoseError, ValueError, TypeError, RecursionError):
             raise _refusal("the token has expired or is none of ours") from None
         return decoded.claims
