@@ -1,1 +1,20 @@
 """FHIR R4 definitions and our own topics, code systems and questionnaires, as data."""
+
+from conformance.access import AccessRules, access_rules
+from conformance.canonical import CANONICAL
+from conformance.definitions import SearchParameter, compartment, resource_types, search_parameters
+from conformance.resources import conformance_resources
+from conformance.topics import Topic, topics
+
+__all__ = [
+    "CANONICAL",
+    "AccessRules",
+    "SearchParameter",
+    "Topic",
+    "access_rules",
+    "compartment",
+    "conformance_resources",
+    "resource_types",
+    "search_parameters",
+    "topics",
+]

@@ -3,7 +3,7 @@
 The rules are data (`conformance.access_rules()`); nothing here knows a resource type.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import conformance
@@ -49,7 +49,7 @@ class Scoping:
 
     def _own(self, resource: dict, writer: Access, hops: int) -> set[str]:
         resource_type, rules = resource["resourceType"], self._rules
-        if resource_type in rules.catalogue:
+        if resource_type in rules.catalogue or writer.subject in rules.publishers:
             return {"@any"}
         if resource_type in rules.owner_only:
             return {f"@owner/{writer.subject}"}
@@ -57,18 +57,33 @@ class Scoping:
         if resource_type in rules.writer_organization and writer.organization:
             scope.add(f"@{writer.organization}")
         for path in rules.organizations.get(resource_type, ()):
-            scope |= {f"@{type}/{id}" for type, id in _targets(resource, path) if type == "Organization"}
+            scope |= self._organizations(_targets(resource, path))
         for path in rules.inherited.get(resource_type, ()):
             for target in _targets(resource, path):
                 scope |= self._inherited(target, writer, hops + 1)
         return scope
 
+    def _organizations(self, targets: Iterable[tuple[str, str]]) -> set[str]:
+        """The targets that are organizations, and the organizations that others of them stand for."""
+        found: set[str] = set()
+        for target in targets:
+            if target[0] == "Organization":
+                found.add(f"@Organization/{target[1]}")
+            for path in self._rules.standing_for.get(target[0], ()):
+                member = self._pending(*target) or self._current(target) or {}
+                found |= {f"@{type}/{id}" for type, id in _targets(member, path) if type == "Organization"}
+        return found
+
     def _inherited(self, target: tuple[str, str], writer: Access, hops: int) -> set[str]:
-        pending = self._pending(*target)
-        if pending is not None:
-            return self._own(pending, writer, hops) if hops <= MAX_HOPS else set()
+        pending, newest = self._pending(*target), self._store.newest(*target)
+        scope = set(newest.scope) if newest else set()
+        if pending is not None and hops <= MAX_HOPS:
+            scope |= self._own(pending, writer, hops)
+        return {key for key in scope if key.startswith("@Organization/")}
+
+    def _current(self, target: tuple[str, str]) -> dict | None:
         newest = self._store.newest(*target)
-        return {key for key in newest.scope if key.startswith("@Organization/")} if newest else set()
+        return newest.resource() if newest is not None and not newest.deleted else None
 
 
 def _patients(resource: dict, keys: list[str]) -> set[str]:
