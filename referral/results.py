@@ -1,0 +1,103 @@
+"""What imaging, reports and answers mean for the referral."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from fhir_server.version import Version
+from referral import appointments, store, tracker
+from referral.codes import FEEDBACK, entered_by_staff, references
+from referral.context import Practice
+from referral.event import event_of
+
+REPORT_STATES = {
+    "registered": "awaiting-interpretation",
+    "partial": "preliminary-report",
+    "preliminary": "preliminary-report",
+    "final": "report-final",
+    "amended": "report-amended",
+    "corrected": "report-amended",
+    "appended": "report-amended",
+}
+KEPT = ("booked", "arrived", "checked-in", "noshow")
+
+
+def on_imaging_study(practice: Practice, version: Version) -> None:
+    """Images that are there prove that the visit was kept."""
+    study = version.resource()
+    if study["status"] not in ("registered", "available"):
+        return
+    for order, referral in _newly(practice, version, study):
+        keep_visit(practice, order)
+        performed = event_of(version, "exam-performed", study.get("started"))
+        if study["status"] == "registered":
+            tracker.move(practice.repository, referral, performed, practice.clock, heard=False)
+            continue
+        # Two versions, because "kept" and "images there" are two messages. When images were made long before they
+        # came (a worklist clock gone wrong, or test data), the time line keeps the time we learned of them.
+        performed = replace(performed, at=version.last_updated)
+        tracker.move(practice.repository, referral, performed, practice.clock, heard=False)
+        there = replace(event_of(version, "images-available"), outputs=(("images", version.reference),))
+        tracker.move(practice.repository, referral, there, practice.clock)
+
+
+def on_report(practice: Practice, version: Version) -> None:
+    """A report in a new status."""
+    report = version.resource()
+    code = REPORT_STATES.get(report["status"])
+    if code is None:
+        return
+    for order, referral in _newly(practice, version, report):
+        if code in ("report-final", "report-amended"):
+            keep_visit(practice, order)
+        event = event_of(version, code, report.get("issued"))
+        if code != "awaiting-interpretation":
+            event = replace(event, outputs=(("report", version.reference),))
+        tracker.move(practice.repository, referral, event, practice.clock)
+        if code == "report-final":
+            _complete_order(practice, order)
+
+
+def on_response(practice: Practice, version: Version) -> None:
+    """The referring physician's feedback."""
+    response = version.resource()
+    if response["status"] != "completed" or response.get("questionnaire", "").partition("|")[0] != FEEDBACK:
+        return
+    for _, referral in _newly(practice, version, response):
+        event = event_of(version, "feedback-received", response.get("authored"))
+        event = replace(event, outputs=(("feedback", version.reference),))
+        tracker.move(practice.repository, referral, event, practice.clock)
+
+
+def keep_visit(practice: Practice, order: str) -> None:
+    """Mark the appointment that the exam belongs to as fulfilled, even one that was marked as missed."""
+    visit = appointments.visit_of(appointments.of_order(practice.repository, order), practice.clock())
+    if visit is None:
+        return
+
+    def change(appointment: dict) -> dict | None:
+        if appointment["status"] not in KEPT:
+            return None
+        return appointments.with_status_reason(appointment | {"status": "fulfilled"}, None)
+
+    practice.repository.amend(store.RULES, "Appointment", visit.resource["id"], change)
+
+
+def _newly(practice: Practice, version: Version, resource: dict) -> Iterator[tuple[str, str]]:
+    """(order, Task id) of the referrals for which this version's status, or the link to the order, is new."""
+    before = store.previous(practice.repository, version) or {}
+    known = references(before.get("basedOn"), "ServiceRequest") if before.get("status") == resource["status"] else []
+    for order in references(resource.get("basedOn"), "ServiceRequest"):
+        referral = tracker.tracker_of(practice.repository, order)
+        if order not in known and referral is not None:
+            yield order, referral.resource["id"]
+
+
+def _complete_order(practice: Practice, order: str) -> None:
+    """The placer completes the order; for one that staff entered for a placer, we do."""
+
+    def change(resource: dict) -> dict | None:
+        if resource["status"] != "active" or not entered_by_staff(resource):
+            return None
+        return resource | {"status": "completed"}
+
+    practice.repository.amend(store.RULES, "ServiceRequest", order.partition("/")[2], change)
