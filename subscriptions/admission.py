@@ -1,0 +1,74 @@
+"""What a Subscription must pass before it is stored, and which status it then has."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from conformance import Topic
+from fhir_server.access import Access
+from fhir_server.admission import Write
+from fhir_server.errors import Issue, Unprocessable
+from subscriptions.definition import EMAIL, REST_HOOK, SubscriptionDefinition, parse
+from subscriptions.outgoing import EndpointUnavailable, Outgoing, OutgoingRefused
+
+
+class SubscriptionAdmission:
+    """The admission of type Subscription: call it with a Write.
+
+    Clients ask (`requested`, `off`); the server alone says `active` or `error`, after a handshake or a failure.
+    """
+
+    def __init__(self, topics: Mapping[str, Topic], outgoing: Outgoing, clock: Callable[[], datetime]) -> None:
+        self._topics = topics
+        self._outgoing = outgoing
+        self._clock = clock
+
+    def __call__(self, write: Write) -> dict | None:
+        if write.after is None:
+            return None
+        subscription = dict(write.after)
+        if not _is_server(write.access):
+            _ask(subscription, write.before)
+        if subscription.get("status") in ("off", "error") and write.before is not None:
+            return subscription  # switching off must be possible even where the topic is gone
+        definition = parse(subscription, self._topics, write.repository.base_url)
+        write.access.require("read", definition.topic.resource_type)
+        if subscription.get("status") == "requested":
+            self._check_reach(definition, write.access)
+        return subscription
+
+    def _check_reach(self, definition: SubscriptionDefinition, access: Access) -> None:
+        if definition.ended(self._clock()):
+            raise Unprocessable("the end lies in the past", "Subscription.end")
+        if definition.channel == EMAIL and not access.is_practice:
+            text = (
+                "mail goes to verified addresses only, and verifying is not offered to clients yet; "
+                "ask the practice to set up mail for your office"
+            )
+            raise _not_supported(text, "Subscription.channel.endpoint")
+        if definition.channel == REST_HOOK and definition.endpoint is not None:
+            try:
+                self._outgoing.check(definition.endpoint)
+            except (OutgoingRefused, EndpointUnavailable) as error:
+                raise Unprocessable(str(error), "Subscription.channel.endpoint") from None
+
+
+def _is_server(access: Access) -> bool:
+    return "system" in access.roles
+
+
+def _ask(subscription: dict, before: dict | None) -> None:
+    """Turn what a client wrote into what a client may ask for."""
+    status, was = subscription.get("status"), (before or {}).get("status")
+    if status in ("requested", "active"):
+        subscription["status"] = "requested"
+        subscription.pop("error", None)
+    elif status == "off":
+        subscription.pop("error", None)
+    elif status == "error" and was == "error":  # another element is changed; the failure stays as it is told
+        subscription |= {"error": before["error"]} if before and "error" in before else {}
+    else:
+        raise Unprocessable("a client sets the status to requested, active or off", "Subscription.status")
+
+
+def _not_supported(text: str, expression: str) -> Unprocessable:
+    return Unprocessable(text, expression, [Issue("not-supported", text, expression)])

@@ -1,0 +1,239 @@
+"""One Subscription's turn: handshake, the events that wait, a heartbeat; in order, under a lease.
+
+The Subscription is read anew for each sending, so what its owner or an administrator changed counts at once.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from conformance import Topic
+from fhir_server import fhir_json
+from fhir_server.access import Access
+from fhir_server.errors import FhirError, Gone, NotFound, Unprocessable
+from fhir_server.repository import Repository
+from fhir_server.version import Version
+from subscriptions import notification
+from subscriptions.definition import EMAIL, REST_HOOK, WEBSOCKET, SubscriptionDefinition, parse
+from subscriptions.mail import Mailer
+from subscriptions.notification import EVENT, HANDSHAKE, HEARTBEAT, About, Notified
+from subscriptions.outgoing import EndpointUnavailable, Outgoing, OutgoingRefused
+from subscriptions.rights import Rights, RightsLost
+from subscriptions.store import State, SubscriptionStore
+
+SYSTEM = Access.system("subscriptions")
+LEASE_MARGIN_S = 30.0  # beyond the longest wait for an endpoint
+GONE = 410  # an endpoint's way to say that it wants no more
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Seconds to wait after the first, second ... failure in a row (the last one repeats), and when to give up."""
+
+    delays_s: tuple[float, ...] = (1, 5, 15, 60, 300, 900, 3600)
+    give_up_after_s: float = 7 * 86_400
+
+    def delay_s(self, failures: int) -> float:
+        return self.delays_s[min(failures, len(self.delays_s)) - 1]
+
+
+class _Failed(Exception):
+    """The endpoint did not take it; `final` when it told us never to come again."""
+
+    def __init__(self, reason: str, final: bool = False) -> None:
+        super().__init__(reason)
+        self.final = final
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A Subscription as it is now, with how far it is."""
+
+    version: Version
+    definition: SubscriptionDefinition
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """How a turn ended. again: there may be more to do at once; delay_s: come again after so many seconds although
+    nothing new happens; failing: the endpoint did not take the last sending."""
+
+    again: bool = False
+    delay_s: float | None = None
+    failing: bool = False
+
+
+class Courier:
+    """Delivers for rest-hook and mail, and activates websockets. Thread safe; one turn at a time per Subscription
+    among all couriers on the same database."""
+
+    def __init__(
+        self,
+        store: SubscriptionStore,
+        repository: Repository,
+        topics: Mapping[str, Topic],
+        rights: Rights,
+        outgoing: Outgoing,
+        mailer: Mailer,
+        clock: Callable[[], datetime],
+        holder: str,
+        policy: RetryPolicy,
+    ) -> None:
+        self._store = store
+        self._repository = repository
+        self._topics = topics
+        self._rights = rights
+        self._outgoing = outgoing
+        self._mailer = mailer
+        self._clock = clock
+        self._holder = holder
+        self._policy = policy
+
+    def turn(self, id: str, stopping: Callable[[], bool]) -> Next:
+        """Do all there is to do, unless another worker is at it."""
+        state = self._claim(id, LEASE_MARGIN_S)
+        if state is None:
+            return Next()
+        try:
+            while state is not None and not stopping():
+                case = self._case(id, state)
+                if case is None:
+                    break
+                step = self._step(case)
+                if not step.again:
+                    return step
+                state = self._claim(id, LEASE_MARGIN_S)
+            return Next()
+        finally:
+            self._store.release(id, self._holder)
+
+    def _claim(self, id: str, for_s: float) -> State | None:
+        # Leases and retries run on the machine's clock, whatever the practice's time is.
+        return self._store.claim(id, self._holder, datetime.now(UTC), for_s)
+
+    def _case(self, id: str, state: State) -> _Case | None:
+        try:
+            version = self._repository.read(SYSTEM, "Subscription", id)
+        except (NotFound, Gone):
+            return None
+        subscription = version.resource()
+        if subscription.get("status") not in ("requested", "active"):
+            return None
+        try:
+            definition = parse(subscription, self._topics, self._repository.base_url)
+        except Unprocessable as fault:
+            self._set_status(version, "error", f"no longer deliverable: {fault.diagnostics}")
+            return None
+        return _Case(version, definition, state)
+
+    def _step(self, case: _Case) -> Next:
+        """One sending."""
+        state, definition = case.state, case.definition
+        if definition.ended(self._clock()):
+            self._set_status(case.version, "off", None)
+            return Next()
+        waiting_s = _seconds_until(state.next_attempt)
+        if definition.status == "active" and waiting_s > 0:
+            return Next(delay_s=waiting_s, failing=True)
+        try:
+            if definition.status == "requested":
+                return self._handshake(case)
+            if definition.channel == WEBSOCKET:
+                return Next()
+            return self._deliver(case)
+        except RightsLost as loss:
+            self._store.failed(state.id, self._holder, str(loss), datetime.now(UTC), None)
+            self._set_status(case.version, "error", str(loss))
+            return Next()
+        except _Failed as failure:
+            return Next(delay_s=self._fail(case, failure), failing=True)
+
+    def _handshake(self, case: _Case) -> Next:
+        state = case.state
+        self._rights.required(state.owner, case.definition.topic.resource_type)
+        total = self._store.last_number(state.id)
+        if case.definition.channel == REST_HOOK:
+            self._post(case, HANDSHAKE, [], total)
+        self._store.withhold(state.id, total)
+        self._store.sent(state.id, self._holder, datetime.now(UTC))
+        self._set_status(case.version, "active", None)
+        return Next(again=True)
+
+    def _deliver(self, case: _Case) -> Next:
+        state, definition = case.state, case.definition
+        access = self._rights.required(state.owner, definition.topic.resource_type)
+        events = self._store.events(state.id, state.delivered + 1, limit=definition.max_count)
+        if not events:
+            return Next(delay_s=self._heartbeat(case))
+        notified = self._rights.notified(events, access, state.withheld)
+        if definition.channel == EMAIL:
+            for event in notified:
+                self._mailer.send(state.id, definition, event, self._clock())
+        else:
+            self._post(case, EVENT, notified, self._store.last_number(state.id))
+        self._store.sent(state.id, self._holder, datetime.now(UTC), events[-1].number)
+        return Next(again=True)
+
+    def _heartbeat(self, case: _Case) -> float | None:
+        """Send a heartbeat when it is time; returns the seconds until the next one."""
+        state, period_s = case.state, case.definition.heartbeat_s
+        if period_s is None or case.definition.channel != REST_HOOK:
+            return None
+        if state.last_sent is not None:
+            left_s = _seconds_until(state.last_sent + timedelta(seconds=period_s))
+            if left_s > 0:
+                return left_s
+        self._post(case, HEARTBEAT, [], self._store.last_number(state.id))
+        self._store.sent(state.id, self._holder, datetime.now(UTC))
+        return float(period_s)
+
+    def _post(self, case: _Case, kind: str, events: list[Notified], total: int) -> None:
+        state, definition = case.state, case.definition
+        about = About(state.id, definition.topic.url, definition.status, definition.content, total)
+        body = fhir_json.dumps(
+            notification.bundle(kind, about, events, self._repository.base_url, self._clock())
+        )
+        headers = [("Content-Type", definition.mime), *definition.headers]
+        if self._claim(state.id, definition.timeout_s + LEASE_MARGIN_S) is None:
+            raise _Failed("another worker has taken over")
+        try:
+            answer = self._outgoing.post(definition.endpoint or "", body, headers, definition.timeout_s)
+        except (OutgoingRefused, EndpointUnavailable) as error:
+            raise _Failed(str(error)) from None
+        if not answer.accepted:
+            raise _Failed(f"the endpoint answered {answer.status}", final=answer.status == GONE)
+
+    def _fail(self, case: _Case, failure: _Failed) -> float | None:
+        state, now = case.state, datetime.now(UTC)
+        since = state.failing_since or now
+        gone_s = (now - since).total_seconds()
+        give_up = case.definition.status == "requested" or gone_s >= self._policy.give_up_after_s
+        delay_s = self._policy.delay_s(state.failures + 1)
+        next_attempt = None if give_up or failure.final else now + timedelta(seconds=delay_s)
+        self._store.failed(state.id, self._holder, str(failure), since, next_attempt)
+        if failure.final:
+            self._set_status(case.version, "off", None)
+        elif give_up:
+            self._set_status(case.version, "error", str(failure))
+        return None if next_attempt is None else delay_s
+
+    def _set_status(self, seen: Version, status: str, error: str | None) -> None:
+        """Say so in the Subscription itself, unless it was changed in the meantime."""
+
+        def change(subscription: dict) -> dict | None:
+            if subscription["meta"]["versionId"] != str(seen.version):
+                return None
+            subscription["status"] = status
+            subscription.pop("error", None)
+            return subscription | ({"error": error} if error else {})
+
+        try:
+            self._repository.amend(SYSTEM, "Subscription", seen.id, change)
+        except FhirError as refusal:
+            if not isinstance(refusal, NotFound | Gone):  # deleted meanwhile: nothing is left to say
+                raise
+
+
+def _seconds_until(moment: datetime | None) -> float:
+    return 0.0 if moment is None else (moment - datetime.now(UTC)).total_seconds()

@@ -1,0 +1,261 @@
+"""An R4 Subscription of the Backport profile, read into a value, or refused with every fault named.
+http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/backport-subscription
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from conformance import Topic
+from fhir_server.errors import Issue, Unprocessable
+from subscriptions import filters, outgoing, profile
+from subscriptions.filters import BadFilter, Clause
+from subscriptions.outgoing import OutgoingRefused
+
+EMPTY, ID_ONLY, FULL_RESOURCE = "empty", "id-only", "full-resource"
+REST_HOOK, WEBSOCKET, EMAIL = "rest-hook", "websocket", "email"
+
+# Which content each channel may carry: mail is read on the way, so it never holds a resource.
+CHANNELS: Mapping[str, tuple[str, ...]] = {
+    REST_HOOK: (EMPTY, ID_ONLY, FULL_RESOURCE),
+    WEBSOCKET: (EMPTY, ID_ONLY, FULL_RESOURCE),
+    EMAIL: (EMPTY, ID_ONLY),
+}
+FHIR_JSON = re.compile(r"application/fhir\+json(\s*;\s*fhirVersion=4\.0)?", re.IGNORECASE)
+PLAIN_TEXT = re.compile(r"text/plain(\s*;\s*charset=utf-8)?", re.IGNORECASE)
+MAILTO = re.compile(r"mailto:[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})+", re.IGNORECASE)
+
+MAX_FILTERS = 20
+MAX_HEADERS = 20
+TIMEOUT_S = 20  # where the Subscription asks for none
+MAX_TIMEOUT_S = 120
+MAX_COUNT = 20  # events in one notification, where the Subscription allows as many
+MAX_HEARTBEAT_S = 2_592_000
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionDefinition:
+    """What a Subscription asks for. timeout_s: longest wait for one delivery; heartbeat_s: silence after which
+    a heartbeat is sent, None for never; max_count: most events in one notification."""
+
+    topic: Topic
+    status: str
+    channel: str
+    content: str
+    endpoint: str | None
+    mime: str
+    clauses: tuple[Clause, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    heartbeat_s: int | None = None
+    timeout_s: int = TIMEOUT_S
+    max_count: int = MAX_COUNT
+    end: datetime | None = None
+
+    def ended(self, now: datetime) -> bool:
+        return self.end is not None and self.end <= now
+
+
+def parse(resource: dict, topics: Mapping[str, Topic], base_url: str) -> SubscriptionDefinition:
+    """Read a Subscription. Raises Unprocessable with an issue for each fault; endpoints are not resolved here."""
+    return _Reader(resource, topics, base_url).read()
+
+
+class _Reader:
+    def __init__(self, resource: dict, topics: Mapping[str, Topic], base_url: str) -> None:
+        self._resource = resource
+        self._channel = _object(resource.get("channel"))
+        self._topics = topics
+        self._base_url = base_url
+        self._issues: list[Issue] = []
+
+    def read(self) -> SubscriptionDefinition:
+        self._foreign_extensions()
+        topic = self._topic()
+        clauses = self._clauses(topic) if topic else ()
+        channel = self._channel_type()
+        content = self._content(channel)
+        headers = self._headers()
+        endpoint, mime = self._endpoint(channel), self._mime(channel)
+        heartbeat = self._number(profile.HEARTBEAT_PERIOD, "valueUnsignedInt", 0, MAX_HEARTBEAT_S)
+        timeout = self._number(profile.TIMEOUT, "valueUnsignedInt", 1, MAX_TIMEOUT_S)
+        count = self._number(profile.MAX_COUNT, "valuePositiveInt", 1, 2**31 - 1)
+        end = self._end()
+        if self._issues or topic is None:
+            first = self._issues[0]
+            raise Unprocessable(first.diagnostics, first.expression, self._issues)
+        return SubscriptionDefinition(
+            topic,
+            str(self._resource.get("status")),
+            channel,
+            content,
+            endpoint,
+            mime,
+            clauses,
+            headers,
+            heartbeat or None,
+            timeout or TIMEOUT_S,
+            min(count or MAX_COUNT, MAX_COUNT),
+            end,
+        )
+
+    def _refuse(self, code: str, expression: str, text: str) -> None:
+        self._issues.append(Issue(code, text, expression))
+
+    def _foreign_extensions(self) -> None:
+        for path, name, extension in _extensions(self._resource, "Subscription"):
+            url = str(extension.get("url", ""))
+            if name == "modifierExtension":
+                self._refuse("not-supported", path, f"this server does not know the modifier extension {url}")
+            elif url.startswith(profile.R5) and url != profile.R5_IDENTIFIER:
+                self._refuse("not-supported", path, f"say this by R4 elements and Backport extensions, not by {url}")
+
+    def _topic(self) -> Topic | None:
+        criteria = self._resource.get("criteria")
+        topic = self._topics.get(criteria) if isinstance(criteria, str) else None
+        if topic is None:
+            known = ", ".join(sorted(self._topics))
+            self._refuse("value", "Subscription.criteria", f"this is no topic of this server, which has {known}")
+        return topic
+
+    def _clauses(self, topic: Topic) -> tuple[Clause, ...]:
+        clauses: list[Clause] = []
+        found = list(_of_url(self._resource.get("_criteria"), profile.FILTER_CRITERIA))
+        if len(found) > MAX_FILTERS:
+            self._refuse("too-costly", "Subscription.criteria", f"at most {MAX_FILTERS} filters are allowed")
+            return ()
+        for index, extension in found:
+            path = f"Subscription.criteria.extension[{index}].value"
+            text = extension.get("valueString")
+            if not isinstance(text, str):
+                self._refuse("required", path, "a filter is a valueString")
+                continue
+            try:
+                clauses += filters.parse(text, topic, self._base_url)
+            except BadFilter as fault:
+                self._refuse("value", path, str(fault))
+        return tuple(clauses)
+
+    def _channel_type(self) -> str:
+        for index, extension in _of_url(self._channel.get("_type"), profile.CHANNEL_TYPE):
+            code = _object(extension.get("valueCoding")).get("code")
+            path = f"Subscription.channel.type.extension[{index}].value"
+            self._refuse("not-supported", path, f"the channel {code} is not offered here")
+        channel = self._channel.get("type")
+        if channel not in CHANNELS:
+            text = f"the channel is not offered here; there are {', '.join(CHANNELS)}"
+            self._refuse("not-supported", "Subscription.channel.type", text)
+            return ""
+        return str(channel)
+
+    def _content(self, channel: str) -> str:
+        path = "Subscription.channel.payload.extension"
+        found = list(_of_url(self._channel.get("_payload"), profile.PAYLOAD_CONTENT))
+        if len(found) != 1:
+            text = f"exactly one extension {profile.PAYLOAD_CONTENT} is needed"
+            self._refuse("required" if not found else "invariant", path, text)
+            return ""
+        index, extension = found[0]
+        content = extension.get("valueCode")
+        if content not in (EMPTY, ID_ONLY, FULL_RESOURCE):
+            text = f"the content is one of {EMPTY}, {ID_ONLY}, {FULL_RESOURCE}"
+            self._refuse("value", f"{path}[{index}].value", text)
+        elif channel and content not in CHANNELS[channel]:
+            text = f"the channel {channel} carries no {content} content, just {' or '.join(CHANNELS[channel])}"
+            self._refuse("not-supported", f"{path}[{index}].value", text)
+        return str(content)
+
+    def _mime(self, channel: str) -> str:
+        path = "Subscription.channel.payload"
+        if channel == EMAIL:
+            mime = self._channel.get("payload", "text/plain")
+            if not isinstance(mime, str) or not PLAIN_TEXT.fullmatch(mime):
+                self._refuse("not-supported", path, "mail is sent as text/plain")
+        else:
+            mime = self._channel.get("payload", "application/fhir+json")
+            if not isinstance(mime, str) or not FHIR_JSON.fullmatch(mime):
+                self._refuse("not-supported", path, "notifications are sent as application/fhir+json")
+        return str(mime)
+
+    def _endpoint(self, channel: str) -> str | None:
+        path = "Subscription.channel.endpoint"
+        endpoint = self._channel.get("endpoint")
+        if channel not in (REST_HOOK, EMAIL):
+            return None
+        if not isinstance(endpoint, str):
+            self._refuse("required", path, f"the channel {channel} needs an endpoint")
+            return None
+        if channel == EMAIL:
+            if not MAILTO.fullmatch(endpoint):
+                self._refuse("value", path, "the endpoint of mail reads mailto:name@host, nothing more")
+            return endpoint
+        try:
+            outgoing.parse(endpoint)
+        except OutgoingRefused as refusal:
+            self._refuse("value", path, str(refusal))
+        return endpoint
+
+    def _headers(self) -> tuple[tuple[str, str], ...]:
+        lines = self._channel.get("header", [])
+        if not isinstance(lines, list) or len(lines) > MAX_HEADERS:
+            self._refuse("too-long", "Subscription.channel.header", f"at most {MAX_HEADERS} headers are allowed")
+            return ()
+        headers = []
+        for index, line in enumerate(lines):
+            try:
+                headers.append(outgoing.check_header(line if isinstance(line, str) else ""))
+            except OutgoingRefused as refusal:
+                self._refuse("value", f"Subscription.channel.header[{index}]", str(refusal))
+        return tuple(headers)
+
+    def _number(self, url: str, name: str, low: int, high: int) -> int | None:
+        found = list(_of_url(self._channel, url))
+        for index, extension in found:
+            value = extension.get(name)
+            path = f"Subscription.channel.extension[{index}].value"
+            if len(found) > 1:
+                self._refuse("invariant", path, f"the extension {url} may stand there once")
+            elif not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                self._refuse("value", path, f"{name} must be a whole number from {low} to {high}")
+            else:
+                return value
+        return None
+
+    def _end(self) -> datetime | None:
+        text = self._resource.get("end")
+        if text is None:
+            return None
+        try:
+            end = datetime.fromisoformat(text)
+        except (TypeError, ValueError):
+            end = None
+        if end is None or end.tzinfo is None:
+            self._refuse("value", "Subscription.end", "the end is an instant with its offset from UTC")
+            return None
+        return end
+
+
+def _object(value: Any) -> dict:
+    return value if isinstance(value, dict) else {}
+
+
+def _of_url(element: Any, url: str) -> Iterator[tuple[int, dict]]:
+    """The extensions of that url of an element, with their indexes."""
+    extensions = _object(element).get("extension")
+    for index, extension in enumerate(extensions if isinstance(extensions, list) else ()):
+        if isinstance(extension, dict) and extension.get("url") == url:
+            yield index, extension
+
+
+def _extensions(element: Any, path: str) -> Iterator[tuple[str, str, dict]]:
+    """Path, element name (`extension` or `modifierExtension`) and content of every extension below an element."""
+    if isinstance(element, list):
+        for index, child in enumerate(element):
+            yield from _extensions(child, f"{path}[{index}]")
+    elif isinstance(element, dict):
+        for name, child in element.items():
+            below = f"{path}.{name.removeprefix('_')}"  # extensions of a primitive stand at `_name`
+            if name in ("extension", "modifierExtension") and isinstance(child, list):
+                yield from ((f"{below}[{i}]", name, one) for i, one in enumerate(child) if isinstance(one, dict))
+            yield from _extensions(child, below)

@@ -1,0 +1,136 @@
+"""The delivery loop of a worker: wakes at each new event and gives every Subscription its turn.
+
+Any number of workers may run it: a turn needs the Subscription's lease. What is due is found in the store, by
+watching it and by looking it over now and then, so a crash forgets nothing.
+"""
+
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from pymongo.errors import PyMongoError
+
+from subscriptions.courier import Courier, Next
+from subscriptions.definition import WEBSOCKET
+from subscriptions.store import State, SubscriptionStore
+
+log = logging.getLogger(__name__)
+
+LOOK_OVER_S = 5.0  # finds what a crashed worker left, and what is due by time
+TROUBLE_PAUSE_S = 2.0
+
+
+class Delivery:
+    """workers: threads for endpoints in good health. Those that failed last time share other threads, so that
+    however many hang, they wait for one another and nobody else waits for them."""
+
+    def __init__(
+        self,
+        store: SubscriptionStore,
+        courier: Courier,
+        workers: int = 64,
+        workers_for_failing: int = 32,
+        look_over_s: float = LOOK_OVER_S,
+    ) -> None:
+        self._store = store
+        self._courier = courier
+        self._sizes = (workers, workers_for_failing)
+        self._look_over_s = look_over_s
+        self._changed = threading.Condition()
+        self._running: set[str] = set()
+        self._again: set[str] = set()  # woken while running
+        self._failing: set[str] = set()
+        self._timers: dict[str, float] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Deliver until `stop` is set; turns that are under way end first."""
+        with ThreadPoolExecutor(self._sizes[0], "deliver") as healthy, ThreadPoolExecutor(
+            self._sizes[1], "retry"
+        ) as failing:
+            self._pools = (healthy, failing)
+            watcher = threading.Thread(target=self._watch, args=(stop,), name="subscription-wakes")
+            watcher.start()
+            next_look = 0.0
+            while not stop.is_set():
+                if time.monotonic() >= next_look:
+                    self._look_over(stop)
+                    next_look = time.monotonic() + self._look_over_s
+                self._wait(next_look, stop)
+            watcher.join()
+            for pool in self._pools:
+                pool.shutdown(cancel_futures=True)
+
+    def _watch(self, stop: threading.Event) -> None:
+        for wake in self._store.wakes(stop):
+            if wake is None:
+                self._look_over(stop)
+            elif not (wake.event and wake.subscription in self._timers):  # a new event shortens no back-off
+                self._wake(wake.subscription, stop)
+
+    def _wait(self, until: float, stop: threading.Event) -> None:
+        """Sleep until then or the next timer; give their turn to those whose time has come."""
+        with self._changed:
+            first = min(self._timers.values(), default=until)
+            # Half a second at most: `stop` is an event of others and does not wake this condition.
+            self._changed.wait(max(0.0, min(until, first, time.monotonic() + 0.5) - time.monotonic()))
+            now = time.monotonic()
+            due = [subscription for subscription, at in self._timers.items() if at <= now]
+            for subscription in due:
+                del self._timers[subscription]
+        for subscription in due:
+            self._wake(subscription, stop)
+
+    def _look_over(self, stop: threading.Event) -> None:
+        try:
+            last = self._store.last_numbers()
+            for state in self._store.states():
+                if _due(state, last.get(state.id, 0)):
+                    self._wake(state.id, stop)
+        except PyMongoError as error:
+            log.warning("deliveries wait for MongoDB: %s", type(error).__name__)
+
+    def _wake(self, subscription: str, stop: threading.Event) -> None:
+        with self._changed:
+            if subscription in self._running:
+                self._again.add(subscription)
+                return
+            self._running.add(subscription)
+            self._submit(subscription, stop)
+
+    def _submit(self, subscription: str, stop: threading.Event) -> None:
+        if not stop.is_set():
+            self._pools[subscription in self._failing].submit(self._turn, subscription, stop)
+
+    def _turn(self, subscription: str, stop: threading.Event) -> None:
+        step = Next(delay_s=TROUBLE_PAUSE_S, failing=True)
+        try:
+            step = self._courier.turn(subscription, stop.is_set)
+        except PyMongoError as error:
+            log.warning("subscription %s waits for MongoDB: %s", subscription, type(error).__name__)
+        except Exception as error:
+            # The class alone: an error's text may carry patient data.
+            log.error("subscription %s: %s while delivering", subscription, type(error).__name__)
+        with self._changed:
+            (self._failing.add if step.failing else self._failing.discard)(subscription)
+            self._timers.pop(subscription, None)
+            if step.delay_s is not None:
+                self._timers[subscription] = time.monotonic() + step.delay_s
+                self._changed.notify()
+            if subscription in self._again:
+                self._again.discard(subscription)
+                self._submit(subscription, stop)
+            else:
+                self._running.discard(subscription)
+
+
+def _due(state: State, last: int) -> bool:
+    now = datetime.now(UTC)
+    if state.status == "requested":
+        return True
+    if state.status != "active":
+        return False
+    if state.end is not None or state.heartbeat_s is not None:
+        return True  # the courier knows the practice's time, and when the heart is to beat
+    return state.channel != WEBSOCKET and last > state.delivered and (state.next_attempt or now) <= now

@@ -1,0 +1,119 @@
+"""Filters of a Subscription: search criteria, turned once into search keys that a version has or has not.
+
+The text is R4 search syntax as the Backport guide writes it: `name=v`, `name:mod=v`, `Type.name=v` or
+`Type?name=v&name=v`. Matching never looks at a resource: a version carries its search keys with it.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from urllib.parse import unquote_plus
+
+import conformance
+from conformance import Topic
+from fhir_server.version import Version
+
+MAX_FILTER = 2000  # characters
+MAX_VALUES = 100  # alternatives of one filter
+
+
+class BadFilter(ValueError):
+    """A filter that the topic does not offer, or that cannot be read; the text says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One condition: a version must have one of `keys`, or none of them when `absent`."""
+
+    parameter: str
+    keys: frozenset[str]
+    absent: bool = False
+
+    def matches(self, keys: Collection[str]) -> bool:
+        return self.absent == self.keys.isdisjoint(keys)
+
+
+def parse(text: str, topic: Topic, base_url: str) -> list[Clause]:
+    """The clauses of one filter text, all of which must hold. Raises BadFilter."""
+    if len(text) > MAX_FILTER:
+        raise BadFilter(f"a filter may have {MAX_FILTER} characters")
+    return [_clause(name, value, topic, base_url) for name, value in _pairs(text, topic)]
+
+
+def _pairs(text: str, topic: Topic) -> Iterator[tuple[str, str]]:
+    head, mark, query = text.partition("?")
+    if mark and "=" not in head:
+        _check_type(head, topic)
+    else:
+        query = text
+    for part in query.split("&"):
+        name, equals, value = part.partition("=")
+        name = unquote_plus(name).strip()
+        resource_type, dot, rest = name.partition(".")
+        if dot:
+            _check_type(resource_type, topic)
+            name = rest
+        if not equals or not name or not value:
+            raise BadFilter(f"'{part[:80]}' is not of the form name=value")
+        yield name, unquote_plus(value)
+
+
+def _check_type(resource_type: str, topic: Topic) -> None:
+    if resource_type != topic.resource_type:
+        raise BadFilter(f"this topic is about {topic.resource_type}, not '{resource_type[:40]}'")
+
+
+def _clause(name: str, value: str, topic: Topic, base_url: str) -> Clause:
+    code, _, modifier = name.partition(":")
+    offered = topic.filters.get(code)
+    if offered is None:
+        raise BadFilter(f"'{code[:40]}' is no filter of this topic; it offers {', '.join(sorted(topic.filters))}")
+    parameter = conformance.search_parameters(topic.resource_type)[code]
+    if modifier and modifier not in offered and modifier not in parameter.targets:
+        raise BadFilter(f"the filter '{code}' has no modifier '{modifier[:40]}' here")
+    if modifier == "missing":
+        if value not in ("true", "false"):
+            raise BadFilter(f"'{code}:missing' is true or false")
+        return Clause(code, frozenset({f"+{code}"}), absent=value == "true")
+    values = _alternatives(value)
+    if len(values) > MAX_VALUES or not all(values):
+        raise BadFilter(f"the filter '{code}' needs 1 to {MAX_VALUES} values, none of them empty")
+    keys = {key for one in values for key in _keys(parameter, modifier, one, base_url)}
+    return Clause(code, frozenset(keys), absent=modifier == "not")
+
+
+def _keys(parameter: "conformance.SearchParameter", modifier: str, value: str, base_url: str) -> list[str]:
+    code = parameter.code
+    if parameter.type == "token":
+        return [f"{code}={value}"]
+    if parameter.type == "uri":
+        return [f"{code}={value}"]
+    if parameter.type == "reference":
+        if modifier == "identifier":
+            return [f"{code}:identifier={value}"]
+        target = value.removeprefix(base_url + "/")
+        if ":" not in target and "/" not in target:  # an id alone: of any type that the parameter leads to
+            return [f"{code}={type}/{target}" for type in ([modifier] if modifier else parameter.targets)]
+        if modifier and not target.startswith(f"{modifier}/"):
+            raise BadFilter(f"'{code}:{modifier}' takes a {modifier}")
+        return [f"{code}={target}"]
+    raise BadFilter(f"the filter '{code}' is a {parameter.type}, which cannot be filtered by here")
+
+
+def _alternatives(value: str) -> list[str]:
+    """The values between commas; `\\,` is a comma of the value itself. https://hl7.org/fhir/R4/search.html#escaping"""
+    values, current, escaped = [], "", False
+    for sign in value:
+        if escaped:
+            current, escaped = current + sign, False
+        elif sign == "\\":
+            escaped = True
+        elif sign == ",":
+            values.append(current)
+            current = ""
+        else:
+            current += sign
+    return [*values, current]
+
+
+def matches(clauses: Collection[Clause], version: Version, keys: Collection[str]) -> bool:
+    return all(clause.matches(keys) for clause in clauses)

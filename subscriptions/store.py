@@ -1,0 +1,287 @@
+"""Numbered events and the state of each Subscription in MongoDB; the only module here that knows pymongo.
+
+The log of events is the queue: an event is delivered once `delivered` of its Subscription has reached its
+number. There is no counter beside the log: the next number is the newest one plus one, and unique indexes on
+(subscription, number) and (subscription, source version) decide among writers. So numbers have no gaps, a
+version that the stream hands over again adds nothing, and one insert is all that an event costs.
+"""
+
+import logging
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import pymongo
+from bson.codec_options import CodecOptions
+from pymongo import ReturnDocument
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
+
+from subscriptions.mail import Message
+
+log = logging.getLogger(__name__)
+
+DUPLICATE_KEY = 11000
+PAUSE_S = 0.5  # after an outage
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of one Subscription; focus `Task/12` in its version `version`, written by interaction `op`."""
+
+    subscription: str
+    number: int
+    focus: str
+    version: int
+    op: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How far a Subscription is. version: of its resource; born: the write number of the first version seen.
+    withheld: up to this number, events that the subscriber may not see (any more) are sent bare."""
+
+    id: str
+    version: int
+    born: int
+    topic: str
+    owner: str
+    channel: str
+    status: str
+    delivered: int = 0
+    failures: int = 0
+    failing_since: datetime | None = None
+    next_attempt: datetime | None = None
+    reason: str | None = None
+    heartbeat_s: int | None = None
+    last_sent: datetime | None = None
+    end: datetime | None = None
+    withheld: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Something is new about a Subscription: an event, or else its status."""
+
+    subscription: str
+    event: bool
+
+
+class SubscriptionStore:
+    """Events and states. Thread safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = _aware(database)
+        self._states = self._database["subscription_state"]
+        self._events = self._database["subscription_events"]
+        self._last: dict[str, int] = {}  # newest numbers seen; a stale one is found out by the unique index
+
+    def prepare(self) -> None:
+        """Make the indexes; does nothing where they are."""
+        self._events.create_indexes([
+            pymongo.IndexModel([("sub", 1), ("number", -1)], unique=True, name="number"),
+            pymongo.IndexModel([("sub", 1), ("source", 1)], unique=True, name="source"),
+        ])  # fmt: skip
+
+    # Events
+
+    def append(self, focus: str, version: int, op: str, at: datetime, subscriptions: Iterable[str]) -> None:
+        """Add one event to each of the Subscriptions, under its next number; not where it is already."""
+        source, waiting = f"{focus}/_history/{version}", list(dict.fromkeys(subscriptions))
+        while waiting:
+            last = self._newest(waiting)
+            documents = [
+                {"sub": sub, "number": last[sub] + 1, "source": source, "focus": focus, "v": version, "op": op, "at": at}
+                for sub in waiting
+            ]
+            lost: dict[int, dict] = {}
+            try:
+                self._events.insert_many(documents, ordered=False)
+            except BulkWriteError as error:
+                lost = {failure["index"]: failure for failure in error.details["writeErrors"]}
+                if any(failure["code"] != DUPLICATE_KEY for failure in lost.values()):
+                    raise
+            for index, sub in enumerate(waiting):
+                if index in lost:
+                    self._last.pop(sub, None)
+                else:
+                    self._last[sub] = last[sub] + 1
+            # Taken number: another writer was quicker, try the next. Taken source: the event is there already.
+            waiting = [waiting[index] for index, failure in lost.items() if "source" not in failure["keyPattern"]]
+
+    def _newest(self, subscriptions: list[str]) -> dict[str, int]:
+        unknown = [sub for sub in subscriptions if sub not in self._last]
+        if unknown:
+            self._last.update(dict.fromkeys(unknown, 0))
+            self._last.update(self.last_numbers(unknown))
+        return {sub: self._last[sub] for sub in subscriptions}
+
+    def last_numbers(self, subscriptions: Iterable[str] | None = None) -> dict[str, int]:
+        """The newest event number of each Subscription that has events."""
+        match = [] if subscriptions is None else [{"$match": {"sub": {"$in": list(subscriptions)}}}]
+        newest = {"$group": {"_id": "$sub", "number": {"$first": "$number"}}}
+        found = self._events.aggregate([*match, {"$sort": {"sub": 1, "number": -1}}, newest])
+        return {document["_id"]: document["number"] for document in found}
+
+    def last_number(self, subscription: str) -> int:
+        return self.last_numbers([subscription]).get(subscription, 0)
+
+    def events(self, subscription: str, first: int, last: int | None = None, limit: int = 0) -> list[Event]:
+        """Events from number `first` to `last`, both included, in order. limit 0: all."""
+        numbers: dict[str, int] = {"$gte": first} | ({} if last is None else {"$lte": last})
+        found = self._events.find({"sub": subscription, "number": numbers}).sort("number", 1).limit(limit)
+        return [
+            Event(subscription, one["number"], one["focus"], one["v"], one["op"], one["at"]) for one in found
+        ]
+
+    # States
+
+    def record(self, state: State) -> None:
+        """Take over what a version of the Subscription says, unless a newer version was taken over before."""
+        told: dict[str, Any] = {
+            "version": state.version, "topic": state.topic, "owner": state.owner,
+            "channel": state.channel, "status": state.status, "heartbeat_s": state.heartbeat_s, "end": state.end,
+        }  # fmt: skip
+        begin: dict[str, Any] = {"born": state.born, "delivered": 0, "withheld": 0}
+        if state.status == "requested":  # a new beginning: what failed before does not count
+            told |= {"failures": 0, "failing_since": None, "next_attempt": None, "reason": None}
+        try:
+            self._states.update_one(
+                {"_id": state.id, "version": {"$lt": state.version}},
+                {"$set": told, "$setOnInsert": begin},
+                upsert=True,
+            )
+        except DuplicateKeyError:
+            pass  # the upsert met this version or a newer one: a replay
+
+    def remove(self, subscription: str) -> None:
+        """Forget a deleted Subscription and its events."""
+        self._states.delete_one({"_id": subscription})
+        self._events.delete_many({"sub": subscription})
+        self._last.pop(subscription, None)
+
+    def state(self, subscription: str) -> State | None:
+        document = self._states.find_one({"_id": subscription})
+        return _state(document) if document else None
+
+    def states(self) -> list[State]:
+        return [_state(document) for document in self._states.find()]
+
+    def claim(self, subscription: str, holder: str, now: datetime, for_s: float) -> State | None:
+        """Lease a Subscription to a deliverer, or lengthen its lease; None while another one has it."""
+        free = [{"lease_until": None}, {"lease_until": {"$lt": now}}, {"lease_holder": holder}]
+        document = self._states.find_one_and_update(
+            {"_id": subscription, "$or": free},
+            {"$set": {"lease_holder": holder, "lease_until": now + timedelta(seconds=for_s)}},
+            return_document=ReturnDocument.AFTER,
+        )
+        return _state(document) if document else None
+
+    def release(self, subscription: str, holder: str) -> None:
+        self._settle(subscription, holder, {"lease_until": None, "lease_holder": None})
+
+    def sent(self, subscription: str, holder: str, now: datetime, delivered: int | None = None) -> None:
+        """Something was accepted by the endpoint; `delivered`: the last event number in it."""
+        told = {"last_sent": now, "failures": 0, "failing_since": None, "next_attempt": None, "reason": None}
+        self._settle(subscription, holder, told, {} if delivered is None else {"delivered": delivered})
+
+    def withhold(self, subscription: str, number: int) -> None:
+        """From a handshake on: events up to this number that the subscriber may not see are sent bare."""
+        self._states.update_one({"_id": subscription}, {"$max": {"withheld": number}})
+
+    def failed(
+        self, subscription: str, holder: str, reason: str, since: datetime, next_attempt: datetime | None
+    ) -> None:
+        told = {"failing_since": since, "next_attempt": next_attempt, "reason": reason}
+        self._states.update_one(
+            {"_id": subscription, "lease_holder": holder}, {"$set": told, "$inc": {"failures": 1}}
+        )
+
+    def advance(self, subscription: str, number: int, now: datetime) -> None:
+        """A websocket client was sent the events up to this number."""
+        self._states.update_one({"_id": subscription}, {"$max": {"delivered": number}, "$set": {"last_sent": now}})
+
+    def _settle(self, subscription: str, holder: str, told: dict, highest: dict | None = None) -> None:
+        change: dict[str, Any] = {"$set": told}
+        if highest:
+            change["$max"] = highest
+        self._states.update_one({"_id": subscription, "lease_holder": holder}, change)
+
+    # Waking
+
+    def wakes(self, stop: threading.Event) -> Iterator[Wake | None]:
+        """Subscriptions that have a new event or another status, as it happens, until `stop` is set.
+
+        None each time watching begins: whatever happened before is to be looked up.
+        """
+        of_event = {"ns.coll": self._events.name, "operationType": "insert"}
+        of_state = {
+            "ns.coll": self._states.name,
+            "$or": [{"operationType": "insert"}, {"updateDescription.updatedFields.status": {"$exists": True}}],
+        }
+        pipeline = [
+            {"$match": {"$or": [of_event, of_state]}},
+            {"$project": {"event": "$fullDocument.sub", "state": "$documentKey._id"}},
+        ]
+        while not stop.is_set():
+            try:
+                with self._database.watch(pipeline, max_await_time_ms=500) as stream:
+                    yield None
+                    while not stop.is_set():
+                        change = stream.try_next()
+                        if change is not None:
+                            event = change.get("event")
+                            yield Wake(event or change["state"], event is not None)
+            except PyMongoError as error:
+                log.warning("subscriptions wait for MongoDB: %s", type(error).__name__)
+                stop.wait(PAUSE_S)
+
+
+class BindingTokens:
+    """Short-lived tokens that bind a websocket to Subscriptions; only their hashes are kept."""
+
+    def __init__(self, database: Database) -> None:
+        self._tokens = _aware(database)["subscription_binding_tokens"]
+
+    def prepare(self) -> None:
+        self._tokens.create_index("until", expireAfterSeconds=0)
+
+    def add(self, digest: str, subject: str, subscriptions: list[str], until: datetime) -> None:
+        self._tokens.insert_one({"_id": digest, "subject": subject, "subscriptions": subscriptions, "until": until})
+
+    def find(self, digest: str, now: datetime) -> tuple[str, list[str], datetime] | None:
+        """Subject, Subscriptions and end of a token that is still good."""
+        found = self._tokens.find_one({"_id": digest, "until": {"$gt": now}})
+        return (found["subject"], found["subscriptions"], found["until"]) if found else None
+
+
+class Outbox:
+    """Where mail goes while no mail server is set up, for the demonstration and the front desk to see."""
+
+    def __init__(self, database: Database) -> None:
+        self._messages = _aware(database)["outbox"]
+
+    def deliver(self, message: Message) -> None:
+        """Keep a message; once, however often it comes."""
+        document = asdict(message)
+        try:
+            self._messages.insert_one({"_id": document.pop("id"), **document})
+        except DuplicateKeyError:
+            pass  # the same event again, after a crash between sending and noting it
+
+    def list(self, limit: int = 200) -> list[Message]:
+        """The newest messages first."""
+        found = self._messages.find().sort([("at", -1), ("_id", -1)]).limit(limit)
+        return [Message(id=one.pop("_id"), **one) for one in found]
+
+
+def _aware(database: Database) -> Database:
+    return database.with_options(CodecOptions(tz_aware=True))
+
+
+def _state(document: dict) -> State:
+    known = {name: document[name] for name in State.__dataclass_fields__ if name in document}
+    return State(id=document["_id"], **known)
