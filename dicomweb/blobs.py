@@ -1,0 +1,146 @@
+"""Instances as received, one file each, in a local folder. An acknowledged file survives a loss of power."""
+
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from fhir_server.errors import TooLarge
+
+CHUNK = 256 * 1024
+KEY = re.compile(r"[0-9a-f]{32}-[0-9a-f]{32}")
+
+
+class BlobMissing(Exception):
+    """The store has no object under this key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """A received object in a temporary file of the store, not yet kept. sha256: hexadecimal."""
+
+    path: Path
+    size: int
+    sha256: str
+
+
+class BlobStore:
+    """Objects by key, in `folder`. Thread safe; several processes may share the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._incoming = folder / "incoming"
+        self._objects = folder / "objects"
+
+    def spool(self, chunks: Iterable[bytes], max_bytes: int) -> Spooled:
+        """Write the chunks to a temporary file. Raises TooLarge, leaving no file, beyond `max_bytes`."""
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        path = self._incoming / secrets.token_hex(16)
+        digest, size = hashlib.sha256(), 0
+        try:
+            with path.open("xb") as file:
+                for chunk in chunks:
+                    size += len(chunk)
+                    if size > max_bytes:
+                        raise TooLarge(f"an instance may have {max_bytes // 2**20} MB")
+                    digest.update(chunk)
+                    file.write(chunk)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return Spooled(path, size, digest.hexdigest())
+
+    def discard(self, spooled: Spooled) -> None:
+        spooled.path.unlink(missing_ok=True)
+
+    def keep(self, spooled: Iterable[tuple[Spooled, str]]) -> None:
+        """Move spooled objects to their keys, durably; an object that is there already (same key) stays."""
+        folders = set()
+        for item, key in spooled:
+            target = self._path(key)
+            if target.exists():
+                self.discard(item)
+            else:
+                with item.path.open("rb") as file:
+                    os.fsync(file.fileno())
+                self._make_folder(target.parent)
+                item.path.replace(target)
+            # Also of a file that was there: another request may have moved it a moment ago and not synced yet.
+            folders.add(target.parent)
+        for folder in folders:
+            _sync_folder(folder)
+
+    def delete(self, key: str) -> None:
+        self._path(key).unlink(missing_ok=True)
+
+    def size(self, key: str) -> int:
+        """Bytes of the object. Raises BlobMissing."""
+        try:
+            return self._path(key).stat().st_size
+        except FileNotFoundError:
+            raise BlobMissing(key) from None
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[BinaryIO]:
+        """The object for reading, with seek. Raises BlobMissing."""
+        try:
+            file = self._path(key).open("rb", buffering=0)
+        except FileNotFoundError:
+            raise BlobMissing(key) from None
+        with file:
+            yield file  # type: ignore[misc]  # raw file: whole ranges are read at once, buffering only copies
+
+    def read(self, key: str, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from `offset`. Raises BlobMissing, also for an object that is shorter."""
+        with self.open(key) as file:
+            data = os.pread(file.fileno(), length, offset)
+            while len(data) < length:
+                more = os.pread(file.fileno(), length - len(data), offset + len(data))
+                if not more:
+                    raise BlobMissing(key)
+                data += more
+        return data
+
+    def chunks(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The object, or a range of it, piece by piece."""
+        remaining = self.size(key) - offset if length is None else length
+        with self.open(key) as file:
+            file.seek(offset)
+            while remaining > 0:
+                chunk = file.read(min(CHUNK, remaining))
+                if not chunk:
+                    raise BlobMissing(key)
+                remaining -= len(chunk)
+                yield chunk
+
+    def _path(self, key: str) -> Path:
+        if not KEY.fullmatch(key):
+            raise ValueError("not a key of this store")
+        return self._objects / key[:2] / key[2:4] / key
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder.exists():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        for parent in (folder.parent, self._objects, self._folder):
+            _sync_folder(parent)
+
+
+def blob_key(study: str, series: str, sop_instance: str, sha256: str) -> str:
+    """Where an instance lies: a hash of its UIDs, so that nothing a client wrote gets into a path, and of its content,
+    so that two senders of different objects under one UID cannot overwrite each other."""
+    uids = hashlib.sha256(f"{study}/{series}/{sop_instance}".encode()).hexdigest()
+    return f"{uids[:32]}-{sha256[:32]}"
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
