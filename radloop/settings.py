@@ -14,7 +14,7 @@ from marshmallow import validate
 from marshmallow.fields import Boolean, Field, Float, Integer, String
 
 PREFIX = "RADLOOP_"
-NOT_SETTINGS = {"RADLOOP_TEST_MONGODB_URI"}  # read by the tests alone
+NOT_SETTINGS = {"RADLOOP_TEST_MONGODB_URI", "RADLOOP_LOG_LEVEL"}  # read by the tests alone; before the settings
 
 
 class BadSettings(ValueError):
@@ -72,6 +72,10 @@ class Settings:
     def allowed_outgoing(self) -> tuple[str, ...]:
         """Private hosts that outgoing calls may reach; the demonstration listens on this machine."""
         return self.outgoing_allow or (("127.0.0.1",) if self.demo else ())
+
+    @property
+    def time_zone(self) -> ZoneInfo:
+        return ZoneInfo(self.practice_time_zone)
 
     @property
     def data_path(self) -> Path:

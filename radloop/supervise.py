@@ -18,6 +18,7 @@ from radloop.settings import Settings
 
 STOP_TIMEOUT_S = 20
 READY_TIMEOUT_S = 90
+PORT_TIMEOUT_S = 5
 RESTART_PAUSES_S = (0.2, 0.5, 1, 2, 5)  # before the 1st, 2nd ... restart of a process that dies again soon
 STEADY_S = 30  # a process that lived this long starts its pauses anew
 
@@ -79,11 +80,13 @@ class Supervisor:
             child.run()
             self._children.append(child)
 
-    def wait_until_ready(self) -> None:
-        """Return once the server accepts writes and holds websockets. Raises CannotStart after 90 s."""
-        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
-        for port, path in ((self._settings.port, "/health/ready"), (self._settings.live_port, "/health/live")):
-            _wait_for(f"http://{host}:{port}{path}", self._stopping)
+    def wait_until_ready(self) -> bool:
+        """Return once the server accepts writes and holds websockets; False when it was asked to stop meanwhile.
+
+        Raises CannotStart after 90 s.
+        """
+        wait_for_health(self._settings, self._stopping.is_set)
+        return not self._stopping.is_set()
 
     def run(self) -> None:
         """Watch the processes until a signal asks to stop; then stop them, mongod last."""
@@ -168,22 +171,39 @@ def _end(child: Child) -> None:
         child.process.wait()
 
 
+def wait_for_health(settings: Settings, stopped: Callable[[], bool]) -> None:
+    """Return once web and live answer, or when `stopped` says that they never will. Raises CannotStart."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    for port, path in ((settings.port, "/health/ready"), (settings.live_port, "/health/live")):
+        _wait_for(f"http://{host}:{port}{path}", stopped)
+
+
 def _require_free(host: str, port: int) -> None:
+    """Raise CannotStart unless the port can be had; processes of a server that was killed may keep it a moment."""
+    deadline = time.monotonic() + PORT_TIMEOUT_S
+    while True:
+        reason = _why_taken(host, port)
+        if reason is None:
+            return
+        if time.monotonic() > deadline:
+            raise CannotStart(f"{host}:{port}: {reason}; choose others by RADLOOP_PORT and RADLOOP_LIVE_PORT")
+        time.sleep(0.2)
+
+
+def _why_taken(host: str, port: int) -> str | None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
         except OSError as error:
-            reason = error.strerror or "not available"
-            raise CannotStart(
-                f"{host}:{port}: {reason}; choose others by RADLOOP_PORT and RADLOOP_LIVE_PORT"
-            ) from None
+            return error.strerror or "not available"
+    return None
 
 
-def _wait_for(url: str, stopping: threading.Event) -> None:
+def _wait_for(url: str, stopped: Callable[[], bool]) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
-    while not stopping.is_set():
+    while not stopped():
         try:
             with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own address
                 if answer.status == 200:
@@ -191,4 +211,4 @@ def _wait_for(url: str, stopping: threading.Event) -> None:
         except OSError:
             if time.monotonic() > deadline:
                 raise CannotStart(f"{url} did not answer within {READY_TIMEOUT_S} s") from None
-        stopping.wait(0.1)
+        time.sleep(0.1)

@@ -1,0 +1,97 @@
+"""The CapabilityStatement, made from what is registered. https://hl7.org/fhir/R4/capabilitystatement.html"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import conformance
+from fhir_server.operation import Operation
+
+INTERACTIONS = ("read", "vread", "update", "delete", "history-instance", "history-type", "create", "search-type")
+OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
+SECURITY_SERVICE = "http://terminology.hl7.org/CodeSystem/restful-security-service"
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """What a package adds. resources: type -> members of its `rest.resource`; instantiates: canonical URLs."""
+
+    resources: Mapping[str, dict] = field(default_factory=dict)
+    instantiates: tuple[str, ...] = ()
+
+
+def capability_statement(
+    base_url: str,
+    started: datetime,
+    software: str,
+    operations: Iterable[Operation],
+    oauth_uris: Mapping[str, str],
+    searchable: Callable[[str], Iterable[conformance.SearchParameter]],
+    capabilities: Iterable[Capability] = (),
+) -> dict:
+    """What this server does. searchable: the search parameters of a type that can really be searched by."""
+    by_type: dict[str, list[Operation]] = {}
+    for operation in operations:
+        by_type.setdefault(operation.resource_type or "", []).append(operation)
+    capabilities = list(capabilities)
+    resources = []
+    for resource_type in sorted(conformance.resource_types()):
+        resource = _resource(resource_type, by_type.get(resource_type, ()), searchable(resource_type))
+        for capability in capabilities:
+            resource |= capability.resources.get(resource_type, {})
+        resources.append(resource)
+    statement = {
+        "resourceType": "CapabilityStatement",
+        "status": "active",
+        "date": started.isoformat(timespec="seconds"),
+        "kind": "instance",
+        "software": {"name": "Radloop", "version": software},
+        "implementation": {"description": "Radloop", "url": base_url},
+        "fhirVersion": "4.0.1",
+        "format": ["application/fhir+json", "json"],
+        "rest": [
+            {
+                "mode": "server",
+                "security": _security(oauth_uris),
+                "resource": resources,
+                "interaction": [{"code": "transaction"}, {"code": "batch"}],
+            }
+        ],
+    }
+    instantiates = [url for capability in capabilities for url in capability.instantiates]
+    return statement | ({"instantiates": instantiates} if instantiates else {})
+
+
+def _resource(
+    resource_type: str, operations: Iterable[Operation], parameters: Iterable[conformance.SearchParameter]
+) -> dict:
+    parameters = list(parameters)
+    references = [f"{resource_type}:{parameter.code}" for parameter in parameters if parameter.type == "reference"]
+    resource: dict = {
+        "type": resource_type,
+        "profile": f"http://hl7.org/fhir/StructureDefinition/{resource_type}",
+        "interaction": [{"code": code} for code in INTERACTIONS],
+        "versioning": "versioned-update",
+        "readHistory": True,
+        "updateCreate": True,
+        "conditionalCreate": True,
+        "conditionalRead": "not-match",
+        "conditionalUpdate": False,
+        "conditionalDelete": "not-supported",
+        "referencePolicy": ["literal", "local", "enforced"],
+        "searchInclude": references,
+        "searchParam": [
+            {"name": parameter.code, "definition": parameter.url, "type": parameter.type} for parameter in parameters
+        ],
+        "operation": [{"name": operation.name, "definition": operation.definition} for operation in operations],
+    }
+    return {name: value for name, value in resource.items() if value != []}
+
+
+def _security(oauth_uris: Mapping[str, str]) -> dict:
+    addresses = [{"url": name, "valueUri": uri} for name, uri in oauth_uris.items()]
+    return {
+        "cors": True,
+        "service": [{"coding": [{"system": SECURITY_SERVICE, "code": "SMART-on-FHIR"}]}],
+        "extension": [{"url": OAUTH_URIS, "extension": addresses}],
+    }
