@@ -186,7 +186,7 @@ def _parameters() -> list[dict]:
     entries = body.get("parameter", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise BadRequest("Parameters.parameter is a list of objects", "Parameters.parameter")
-    return query + entries
+    return entries + query  # the body first, so that an entry's place in it is its place here
 
 
 def _resource(version: Version) -> Response:

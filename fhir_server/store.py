@@ -7,22 +7,24 @@ carries search keys, so an update is one transaction: insert the new version, ta
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pymongo
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
+from pymongo.cursor import Cursor
 from pymongo.database import Database
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, ExecutionTimeout
 
 from fhir_server.errors import Conflict
 from fhir_server.version import Version
 
 PREFIX = "versions_"
 SEARCH_TIMEOUT_MS = 20_000
+PROBE_MS = 200  # to find out which index is worth using
 LARGE_COMMIT = 50  # entries; such transactions pass a gate, because many at once starve the cache
 _EPOCH_US = 1_577_836_800_000_000  # 2020-01-01 in microseconds
 
@@ -97,6 +99,11 @@ class VersionStore:
         document = self._versions(resource_type).find_one({"id": id, "v": version})
         return version_of(resource_type, document) if document else None
 
+    def created_as(self, resource_type: str, created: int) -> Version | None:
+        """The current (not deleted) version of the resource with this number of creation, `Version.created`."""
+        document = self._versions(resource_type).find_one({"keys": "*", "n": created})
+        return version_of(resource_type, document) if document else None
+
     def newest_many(self, references: Iterable[tuple[str, str]]) -> list[Version]:
         """The current (not deleted) versions of the given (type, id) pairs, in no order; missing ones left out."""
         by_type: dict[str, list[str]] = {}
@@ -128,32 +135,67 @@ class VersionStore:
         hint: str | None = None,
     ) -> list[Version]:
         """Current versions that match, in order. `hint` names an index."""
-        cursor = self._versions(resource_type).find(filter, max_time_ms=SEARCH_TIMEOUT_MS).sort(sort).limit(limit)
-        if hint and self._exists(resource_type):
-            cursor = cursor.hint(hint)
+        cursor = self._find(resource_type, filter, hint).sort(sort).limit(limit)
         return [version_of(resource_type, document) for document in cursor]
 
-    def ids(self, resource_type: str, filter: dict, limit: int) -> list[str]:
+    def ids(self, resource_type: str, filter: dict, limit: int, hint: str | None = None) -> list[str]:
         """Ids of current versions that match."""
-        found = self._versions(resource_type).find(filter, {"id": 1, "_id": 0}, max_time_ms=SEARCH_TIMEOUT_MS)
-        return [document["id"] for document in found.limit(limit)]
+        found = self._find(resource_type, filter, hint, {"id": 1, "_id": 0}).limit(limit)
+        return [document["id"] for document in found]
 
-    def count(self, resource_type: str, filter: dict, limit: int | None = None) -> int:
-        options: dict = {"maxTimeMS": SEARCH_TIMEOUT_MS}
+    def key_tails(
+        self, resource_type: str, filter: dict, prefix: str, limit: int, hint: str | None = None
+    ) -> set[str]:
+        """What follows the prefix in the search keys of current versions that match; stops once `limit` are found."""
+        begins = {"$eq": [{"$substrCP": ["$$key", 0, len(prefix)]}, prefix]}
+        only = {"_id": 0, "keys": {"$filter": {"input": "$keys", "as": "key", "cond": begins}}}
+        tails: set[str] = set()
+        for document in self._find(resource_type, filter, hint, only):
+            tails.update(key.removeprefix(prefix) for key in document["keys"])
+            if len(tails) >= limit:
+                break
+        return tails
+
+    def count(
+        self,
+        resource_type: str,
+        filter: dict,
+        limit: int | None = None,
+        hint: str | None = None,
+        timeout_ms: int = SEARCH_TIMEOUT_MS,
+    ) -> int:
+        options: dict = {"maxTimeMS": timeout_ms}
         if limit:
             options["limit"] = limit
+        if hint and self.has_index(resource_type, hint):
+            options["hint"] = hint
         return self._versions(resource_type).count_documents(filter, **options)
+
+    def few(self, resource_type: str, filter: dict, limit: int, hint: str) -> bool:
+        """Whether no more than `limit` match; False also when that cannot be told in PROBE_MS."""
+        try:
+            return self.count(resource_type, filter, limit + 1, hint, PROBE_MS) <= limit
+        except ExecutionTimeout:
+            return False
+
+    def has_index(self, resource_type: str, name: str) -> bool:
+        """Whether the type's collection is there and has that index."""
+        if resource_type not in self._ready and PREFIX + resource_type in self.database.list_collection_names():
+            self._prepare(resource_type)
+        return resource_type in self._ready and name in {
+            index.document["name"] for index in self._indexes(resource_type)
+        }
 
     def types(self) -> list[str]:
         """The resource types that have versions."""
         names = self.database.list_collection_names(filter={"name": {"$regex": f"^{PREFIX}"}})
         return sorted(name.removeprefix(PREFIX) for name in names)
 
-    def since(self, number: int, limit: int = 500) -> Iterator[Version]:
-        """All versions of all types with a higher write number, in that order. For catching up."""
+    def since(self, number: int, limit: int = 500, types: Sequence[str] | None = None) -> Iterator[Version]:
+        """All versions (of all types, or of these) with a higher write number, in that order. For catching up."""
         while True:
             batch: list[Version] = []
-            for resource_type in self.types():
+            for resource_type in self.types() if types is None else types:
                 found = self._versions(resource_type).find({"_id": {"$gt": number}}).sort("_id", 1).limit(limit)
                 batch += [version_of(resource_type, document) for document in found]
             batch.sort(key=lambda version: version.number)
@@ -251,21 +293,25 @@ class VersionStore:
     def _versions(self, resource_type: str) -> Collection:
         return self.database[PREFIX + resource_type]
 
-    def _exists(self, resource_type: str) -> bool:
-        """Whether the type's indexes can be named in a hint."""
-        if resource_type not in self._ready and PREFIX + resource_type in self.database.list_collection_names():
-            self._prepare(resource_type)
-        return resource_type in self._ready
+    def _find(self, resource_type: str, filter: dict, hint: str | None, projection: dict | None = None) -> Cursor:
+        cursor = self._versions(resource_type).find(filter, projection, max_time_ms=SEARCH_TIMEOUT_MS)
+        # MongoDB refuses a hint that names no index, as before a type's first write.
+        return cursor.hint(hint) if hint and self.has_index(resource_type, hint) else cursor
 
     def _prepare(self, resource_type: str) -> None:
         """Make the type's indexes before its first write; a collection cannot get them inside a transaction."""
         if resource_type in self._ready:
             return
+        self._versions(resource_type).create_indexes(self._indexes(resource_type))
+        self._ready.add(resource_type)
+
+    def _indexes(self, resource_type: str) -> list[pymongo.IndexModel]:
         current = {"keys": {"$exists": True}}
         indexes = [
             pymongo.IndexModel([("id", 1), ("v", -1)], unique=True, name="id_v"),
             pymongo.IndexModel([("keys", 1), ("n", -1)], name="k", partialFilterExpression=current),
             pymongo.IndexModel([("r.p", 1), ("r.lo", 1)], name="r", partialFilterExpression={"r": {"$exists": True}}),
+            pymongo.IndexModel([("lu", -1), ("n", -1)], name="lu", partialFilterExpression=current),
         ]
         indexes += [
             pymongo.IndexModel(
@@ -275,8 +321,7 @@ class VersionStore:
             )
             for code in self._sort_parameters.get(resource_type, ())
         ]
-        self._versions(resource_type).create_indexes(indexes)
-        self._ready.add(resource_type)
+        return indexes
 
 
 def document_of(change: Change) -> dict:
@@ -310,7 +355,7 @@ def version_of(resource_type: str, document: Mapping[str, Any]) -> Version:
         document["v"],
         document["_id"],
         document["n"],
-        document["lu"],
+        document["lu"].replace(tzinfo=UTC),  # it is; the driver says so by a type of its own
         document["by"],
         document["op"],
         document.get("body"),

@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from pymongo.change_stream import DatabaseChangeStream
@@ -31,9 +32,32 @@ OVERLAP = timedelta(minutes=5)  # versions read again when catching up, for writ
 Handle = Callable[[Version], None]
 
 
-def follow(database: Database, consumer: str, handle: Handle, stop: threading.Event) -> None:
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A version that a consumer could not take and has passed over. error: the class of what went wrong."""
+
+    consumer: str
+    version: str
+    error: str
+    at: datetime
+
+
+def failures(database: Database) -> list[Failure]:
+    """What consumers have passed over, the oldest first."""
+    found = database["consumer_failures"].find().sort("at", 1)
+    return [Failure(one["consumer"], one["version"], one["error"].partition(":")[0], one["at"]) for one in found]
+
+
+def follow(
+    database: Database,
+    consumer: str,
+    handle: Handle,
+    stop: threading.Event,
+    begin: Callable[[], None] = lambda: None,
+) -> None:
     """Call `handle` for each committed version until `stop` is set; survives outages of MongoDB.
 
+    begin: called each time before following begins, so also when another worker may have followed in between.
     A version whose handler fails `ATTEMPTS` times is kept in `consumer_failures` for an operator to see.
     """
     lease = Lease(database, f"consumer:{consumer}")
@@ -42,6 +66,7 @@ def follow(database: Database, consumer: str, handle: Handle, stop: threading.Ev
             if not lease.hold():
                 stop.wait(PAUSE_S)
                 continue
+            begin()
             _Consumer(database, consumer, handle, stop, lease).run()
         except PyMongoError as error:
             log.warning("consumer %s waits for MongoDB: %s", consumer, type(error).__name__)
@@ -90,8 +115,9 @@ class _Consumer:
         while not self._stop.is_set() and self._lease.hold():
             change = stream.try_next()
             if change is not None:
-                document = change["fullDocument"]
-                self._take(version_of(change["ns"]["coll"].removeprefix(PREFIX), document))
+                version = version_of(change["ns"]["coll"].removeprefix(PREFIX), change["fullDocument"])
+                committed = change["clusterTime"]
+                self._take(replace(version, position=committed.time << 32 | committed.inc))
             if change is None or time.monotonic() - self._saved > SAVE_EVERY_S:
                 self._save(stream.resume_token)
         self._save(stream.resume_token)

@@ -12,7 +12,8 @@ class Version:
 
     number: 64-bit write number, ordered by time. created: the number of version 1, which stays.
     op: create, update or delete. body: the JSON as served; None for a deletion.
-    scope: who may see it. keys: its search keys; empty once a newer version exists.
+    scope: who may see it. keys: its search keys; empty once a newer version exists. position: its place in the order
+    of commits, as the stream of versions tells it; 0 where it was read from the store, which does not know.
     """
 
     resource_type: str
@@ -26,6 +27,7 @@ class Version:
     body: bytes | None
     scope: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
+    position: int = 0
 
     @property
     def deleted(self) -> bool:

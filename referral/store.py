@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from fhir_server import references
 from fhir_server.access import Access
@@ -70,7 +70,7 @@ def every(
         yield from result.matches
         if not result.next:
             return
-        parameters = parse_qsl(urlsplit(result.next).query, keep_blank_values=True)
+        parameters = parse_qsl(result.next, keep_blank_values=True)
 
 
 def update_of(changed: Stored) -> Draft:

@@ -1,0 +1,183 @@
+"""Search keys, ranges and sort values of a resource, worked out once when it is written.
+
+Driven by the R4 SearchParameters alone; nothing here knows a resource type.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+import conformance
+from conformance import SearchParameter
+from fhir_server.errors import TooLarge
+from fhir_server.index import encode
+from fhir_server.index.encode import Keys
+from fhir_server.index.path import Compiled, Unsupported, compile_path
+from fhir_server.index.spans import date_spans, number_spans, units
+
+MAX_ENTRY_BYTES = 3 * 1024 * 1024  # with the largest resource it still fits a MongoDB document
+_BSON_OVERHEAD = 13  # bytes of an array element beside its text
+_RANGE_BYTES = 100
+_FEW = 2000  # keys and ranges that are within bounds whatever they are
+
+Encoder = Callable[[str, Any, Keys, str], None]
+ENCODERS: Mapping[str, Encoder] = {
+    "token": encode.token,
+    "reference": encode.reference,
+    "string": encode.string,
+    "uri": encode.uri,
+}
+SPANS: Mapping[str, Callable[[Any], Any]] = {"date": date_spans, "number": number_spans, "quantity": number_spans}
+
+
+@dataclass(slots=True)
+class Entry:
+    """What a version is found by. ranges: {p: parameter, lo, hi, ...}; sorts: parameter -> earliest date."""
+
+    keys: list[str] = field(default_factory=list)
+    ranges: list[dict] = field(default_factory=list)
+    sorts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """One parameter of one type, compiled. components: of a composite, (parameter, path) in order."""
+
+    parameter: SearchParameter
+    path: Compiled
+    components: tuple[tuple[SearchParameter, Compiled], ...] = ()
+
+
+class Indexer:
+    """Indexes resources of the server at base_url."""
+
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
+
+    def index(self, resource: dict) -> Entry:
+        """The entry of a resource. Content of an unexpected shape is passed over.
+
+        Raises TooLarge when there is so much to find it by that it could not be stored.
+        """
+        always, by_element = _plan(resource["resourceType"])
+        rules = dict.fromkeys(always)
+        for element in resource:
+            if element in by_element:
+                rules |= dict.fromkeys(by_element[element])
+        keys: Keys = {}
+        entry = Entry()
+        nodes = [resource]
+        for rule in rules:
+            values = [value for value in rule.path.walk(nodes, resource) if value is not None]
+            if values:
+                self._add(rule, values, resource, keys, entry)
+        entry.keys = list(keys)
+        _check_size(entry)
+        return entry
+
+    def _add(self, rule: Rule, values: list, resource: dict, keys: Keys, entry: Entry) -> None:
+        code, type = rule.parameter.code, rule.parameter.type
+        if type in ENCODERS:
+            encode_value = ENCODERS[type]
+            for value in values:
+                encode_value(code, value, keys, self._base_url)
+            keys[f"+{code}"] = None
+        elif type == "composite":
+            found = [made for value in values for made in self._composite(rule, value, resource)]
+            if found:
+                entry.ranges += found
+                keys[f"+{code}"] = None
+        elif code != "_lastUpdated":  # the store keeps that one itself
+            for value in values:
+                for lo, hi in SPANS[type](value):
+                    span: dict = {"p": code, "lo": lo, "hi": hi}
+                    if type == "quantity" and (named := units(value)):
+                        span["u"] = named
+                    entry.ranges.append(span)
+                    if type == "date" and lo < entry.sorts.get(code, lo + 1):
+                        entry.sorts[code] = lo
+            keys[f"+{code}"] = None
+
+    def _composite(self, rule: Rule, value: Any, resource: dict) -> list[dict]:
+        """One entry for each combination of the components' values; keys as `c0`, spans as `lo1`, `hi1`, `u1`."""
+        made: list[dict] = [{"p": rule.parameter.code}]
+        for position, (component, path) in enumerate(rule.components):
+            type = component.type
+            values = [found for found in path.walk([value], resource) if found is not None]
+            parts: list[dict] = []
+            if type in ENCODERS:
+                keys: Keys = {}
+                for found in values:
+                    ENCODERS[type]("", found, keys, self._base_url)
+                if keys:
+                    parts.append({f"c{position}": [key.removeprefix("=") for key in keys]})
+            else:
+                for found in values:
+                    for lo, hi in SPANS[type](found):
+                        span = {f"lo{position}": lo, f"hi{position}": hi}
+                        parts.append(span | ({f"u{position}": units(found)} if type == "quantity" else {}))
+            made = [before | part for before in made for part in parts]
+        return made
+
+
+def _check_size(entry: Entry) -> None:
+    if len(entry.keys) + len(entry.ranges) <= _FEW:
+        return
+    size = sum(len(key.encode(errors="replace")) + _BSON_OVERHEAD for key in entry.keys)
+    if size + _RANGE_BYTES * len(entry.ranges) > MAX_ENTRY_BYTES:
+        raise TooLarge("there is more to find this resource by than can be stored")
+
+
+@cache
+def rules(resource_type: str) -> Mapping[str, Rule]:
+    """The parameters of a type that are indexed, compiled, by code."""
+    found = {}
+    for code, parameter in conformance.search_parameters(resource_type).items():
+        try:
+            found[code] = _rule(parameter, resource_type)
+        except Unsupported:
+            continue  # tests/fhir_server/test_index.py lists these; searching by them is refused
+    return MappingProxyType(found)
+
+
+def searchable(resource_type: str) -> list[SearchParameter]:
+    """The parameters that resources of the type can be searched by."""
+    return [rule.parameter for rule in rules(resource_type).values()]
+
+
+def _rule(parameter: SearchParameter, resource_type: str) -> Rule:
+    if parameter.type not in ENCODERS and parameter.type not in SPANS and parameter.type != "composite":
+        raise Unsupported(parameter.type)
+    components = [(_component(url), compile_path(expression, None)) for url, expression in parameter.components]
+    return Rule(parameter, compile_path(parameter.expression, resource_type), tuple(components))
+
+
+def _component(url: str) -> SearchParameter:
+    parameter = _by_url().get(url)
+    if parameter is None or (parameter.type not in ENCODERS and parameter.type not in SPANS):
+        raise Unsupported(url)
+    return parameter
+
+
+@cache
+def _by_url() -> Mapping[str, SearchParameter]:
+    return {
+        parameter.url: parameter
+        for resource_type in sorted(conformance.resource_types())
+        for parameter in conformance.search_parameters(resource_type).values()
+    }
+
+
+@cache
+def _plan(resource_type: str) -> tuple[tuple[Rule, ...], Mapping[str, tuple[Rule, ...]]]:
+    """The rules to try always, and those to try when an element is there."""
+    always: list[Rule] = []
+    by_element: dict[str, list[Rule]] = {}
+    for rule in rules(resource_type).values():
+        if rule.path.tops is None:
+            always.append(rule)
+        for element in rule.path.tops or ():
+            by_element.setdefault(element, []).append(rule)
+    return tuple(always), {element: tuple(found) for element, found in by_element.items()}

@@ -1,0 +1,29 @@
+"""How text is compared: without case, accents and runs of space. https://hl7.org/fhir/R4/search.html#string"""
+
+import hashlib
+import re
+import unicodedata
+
+MAX_KEY = 400  # characters of a search key; more is cut, and told apart by a digest
+_SPACE = re.compile(r"\s+")
+
+
+def fold(text: str) -> str:
+    """`José  MÜLLER` -> `jose muller`"""
+    text = text.casefold()
+    if not text.isascii():
+        text = "".join(sign for sign in unicodedata.normalize("NFKD", text) if not unicodedata.combining(sign))
+        text = text.casefold()
+    return _SPACE.sub(" ", text).strip()
+
+
+def bounded(key: str) -> str:
+    """The key itself, or its beginning and a digest of the whole: equal keys stay equal, others stay apart."""
+    if len(key) <= MAX_KEY:
+        return key
+    return f"{key[:MAX_KEY]}~{hashlib.sha256(key.encode(errors='surrogatepass')).hexdigest()[:32]}"
+
+
+def escaped(part: str) -> str:
+    """A part of a token, so that a | in it is not taken for the one between system and code."""
+    return part.replace("\\", "\\\\").replace("|", "\\|") if "|" in part or "\\" in part else part

@@ -1,0 +1,109 @@
+"""_include and _revinclude. https://hl7.org/fhir/R4/search.html#include
+
+What is included is found by the search keys of what includes it, so nothing is parsed.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import conformance
+from fhir_server.errors import BadRequest
+from fhir_server.index import rules
+from fhir_server.references import RELATIVE
+from fhir_server.search.condition import KEYS, Condition
+from fhir_server.search.sight import Sight
+from fhir_server.search.values import UnknownParameter
+from fhir_server.version import Version
+
+MAX_INCLUDED = 5000  # resources of a page
+MAX_ROUNDS = 5  # of :iterate
+_CHUNK = 200  # keys of one query; MongoDB merges up to so many in order
+
+
+@dataclass(frozen=True, slots=True)
+class Include:
+    """One `_include` or `_revinclude`. codes: the reference parameters of the source; target: only this type."""
+
+    source: str
+    codes: tuple[str, ...]
+    target: str | None
+    reverse: bool
+    iterate: bool
+
+
+def parse_include(resource_type: str, name: str, modifier: str, value: str) -> Include:
+    """`ServiceRequest:subject:Patient`, `ServiceRequest:*` or `*`. Raises BadRequest, UnknownParameter."""
+    if modifier not in ("", "iterate", "recurse"):  # recurse: the name before R4
+        raise BadRequest(f"{name} has the modifier iterate and no other")
+    reverse, iterate = name == "_revinclude", bool(modifier)
+    if value == "*" and not reverse:
+        value = f"{resource_type}:*"
+    source, _, rest = value.partition(":")
+    code, _, target = rest.partition(":")
+    if source not in conformance.resource_types() or (target and target not in conformance.resource_types()):
+        raise BadRequest(f"{name} takes Type:parameter or Type:parameter:Target")
+    offered = tuple(code for code, rule in rules(source).items() if rule.parameter.type == "reference")
+    if code != "*" and code not in offered:
+        raise UnknownParameter(f"{source} has no reference parameter {code[:80]!r}; it has {', '.join(offered)}")
+    return Include(source, offered if code == "*" else (code,), target or None, reverse, iterate)
+
+
+def collect(sight: Sight, includes: list[Include], matches: list[Version]) -> tuple[list[Version], bool]:
+    """What the matches include, each once; and whether that is all of it."""
+    seen = {(version.resource_type, version.id) for version in matches}
+    included: list[Version] = []
+    fresh = matches
+    for round in range(MAX_ROUNDS):
+        found: dict[tuple[str, str], Version] = {}
+        for include in includes:
+            if round and not include.iterate:
+                continue
+            sources = _referrers(sight, include, fresh) if include.reverse else _referred(sight, include, fresh, seen)
+            for version in sources:
+                found.setdefault((version.resource_type, version.id), version)
+                if len(included) + len(found) > MAX_INCLUDED + len(seen):
+                    break
+        fresh = [version for key, version in found.items() if key not in seen]
+        included += fresh
+        seen |= found.keys()
+        if len(included) > MAX_INCLUDED:
+            return included[:MAX_INCLUDED], False
+        if not fresh:
+            break
+    return included, True
+
+
+def _referred(
+    sight: Sight, include: Include, sources: list[Version], seen: set[tuple[str, str]]
+) -> Iterator[Version]:
+    prefixes = tuple(f"{code}=" for code in include.codes)
+    wanted: set[tuple[str, str]] = set()
+    for version in sources:
+        if version.resource_type != include.source:
+            continue
+        for key in version.keys:
+            if key.startswith(prefixes) and (target := RELATIVE.fullmatch(key.partition("=")[2])):
+                wanted.add((target[1], target[2]))
+    if include.target:
+        wanted = {target for target in wanted if target[0] == include.target}
+    missing = sorted(target for target in wanted - seen if target[0] in conformance.resource_types())
+    for chunk in _chunks(missing):
+        yield from sight.current(chunk)
+
+
+def _referrers(sight: Sight, include: Include, targets: list[Version]) -> Iterator[Version]:
+    if not sight.may_include(include.source):
+        return
+    keys = [
+        f"{code}={version.reference}"
+        for version in targets
+        if include.target in (None, version.resource_type)
+        for code in include.codes
+    ]
+    for chunk in _chunks(keys):
+        having = Condition({"keys": {"$in": chunk}}, KEYS)
+        yield from sight.page(include.source, [having], [("n", -1)], MAX_INCLUDED + 1, KEYS)
+
+
+def _chunks(values: list) -> Iterable[list]:
+    return (values[at : at + _CHUNK] for at in range(0, len(values), _CHUNK))

@@ -1,0 +1,141 @@
+"""The order of matches, and where a page goes on: keyset paging. https://hl7.org/fhir/R4/search.html#sort
+
+A position is (value, n) of the last match; `_after` carries it. Matches without the sort value come last.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fhir_server.errors import BadRequest
+from fhir_server.index import Indexer, rules
+from fhir_server.search.condition import KEYS, UPDATED, Condition
+from fhir_server.search.values import bad_value
+from fhir_server.version import Version
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_YEAR_9999 = 253_370_764_800_000  # in milliseconds
+_POSITION = re.compile(r"(\d{1,19})(?:\.([A-Za-z0-9\-.]{1,64}))?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The last match of a page; value None: it has none, and neither have those that follow."""
+
+    value: Any
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Matches in one order. field: of the stored document; index: the one in this order; direction: 1 or -1."""
+
+    field: str
+    index: str
+    direction: int
+    conditions: tuple[Condition, ...] = ()
+    valued: bool = True
+
+    @property
+    def sort(self) -> list[tuple[str, int]]:
+        # The same direction for both, so that an index serves either when read backwards.
+        return [(name, self.direction) for name in dict.fromkeys((self.field, "n"))]
+
+    def may_hold(self, position: Position) -> bool:
+        """Whether what follows the position can be in this part."""
+        return not self.valued or self.field == "n" or position.value is not None
+
+    def after(self, position: Position) -> list[Condition]:
+        """What the matches of this part behind a position of this part meet."""
+        beyond = "$lt" if self.direction < 0 else "$gt"
+        if self.field == "n":
+            return [Condition({"n": {beyond: position.n}})]
+        up_to = {self.field: {f"{beyond}e": position.value}}
+        following = {"$or": [{self.field: {beyond: position.value}}, {"n": {beyond: position.n}}]}
+        return [Condition(up_to), Condition(following)]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """code: the parameter to sort by; None: by creation. direction: 1 or -1."""
+
+    code: str | None
+    direction: int
+
+    def parts(self) -> list[Part]:
+        """In which parts the matches come: those without the value after those that have it."""
+        if self.code is None:
+            return [Part("n", KEYS, self.direction)]
+        if self.code in _FIELDS:
+            return [Part(*_FIELDS[self.code], self.direction)]
+        field = f"s.{self.code}"
+        return [
+            Part(field, field, self.direction, (Condition({field: {"$exists": True}}),)),
+            Part("n", KEYS, self.direction, (Condition({field: {"$exists": False}}),), valued=False),
+        ]
+
+
+_FIELDS = {"_lastUpdated": ("lu", UPDATED), "_id": ("id", "id_v")}
+NEWEST_CREATED = Order(None, -1)
+
+
+def parse(resource_type: str, text: str) -> Order:
+    """The order that `_sort` asks for. Raises BadRequest."""
+    if "," in text:
+        raise BadRequest("_sort takes one parameter here")
+    code, direction = (text[1:], -1) if text.startswith("-") else (text, 1)
+    if code not in sortable(resource_type):
+        offered = ", ".join(sortable(resource_type))
+        raise BadRequest(f"_sort takes one of {offered}; with - before it, the latest come first")
+    return Order(code, direction)
+
+
+def sortable(resource_type: str) -> list[str]:
+    """What `_sort` takes."""
+    return ["_id", *sorted(code for code, rule in rules(resource_type).items() if rule.parameter.type == "date")]
+
+
+def position_of(order: Order, version: Version, indexer: Indexer) -> Position:
+    """Where the page after this version goes on."""
+    value: Any = None
+    if order.code == "_id":
+        value = version.id
+    elif order.code == "_lastUpdated":
+        value = version.last_updated
+    elif order.code is not None:
+        value = indexer.index(version.resource()).sorts.get(order.code)
+    return Position(value, version.created)
+
+
+def written(position: Position) -> str:
+    """The position as `_after` carries it: `n`, or `n.value`."""
+    value = position.value
+    if isinstance(value, datetime):
+        value = (value - _EPOCH) // timedelta(milliseconds=1)
+    return str(position.n) if value is None else f"{position.n}.{value}"
+
+
+def parse_position(order: Order, text: str) -> Position:
+    """Raises BadRequest unless `written` could have written this for the order."""
+    match = _POSITION.fullmatch(text)
+    value = _value(order, match[2]) if match else None
+    if match is None or (value is None) != (match[2] is None) or (value is None and order.code in _FIELDS):
+        raise bad_value("_after", "what a next link says")
+    n = int(match[1])
+    if n >= 2**63:
+        raise bad_value("_after", "what a next link says")
+    return Position(value, n)
+
+
+def _value(order: Order, text: str | None) -> Any:
+    """None where the order can have no such value."""
+    if text is None or order.code is None:
+        return None
+    if order.code == "_id":
+        return text
+    if not re.fullmatch(r"-?\d{1,18}|-?[1-4]\d{18}", text, re.ASCII):
+        return None
+    if order.code == "_lastUpdated":
+        return _EPOCH + timedelta(milliseconds=int(text)) if 0 <= int(text) < _YEAR_9999 else None
+    return int(text)

@@ -1,0 +1,120 @@
+"""From parameters to conditions, chains and `_has` resolved to ids on the way, and to the index to go by.
+https://hl7.org/fhir/R4/search.html#chaining
+"""
+
+from collections.abc import Sequence
+
+import conformance
+from fhir_server.errors import BadRequest
+from fhir_server.index import Rule, rules
+from fhir_server.search.condition import KEYS, RANGES, UPDATED, Asked, Condition, condition
+from fhir_server.search.order import Part
+from fhir_server.search.request import unknown
+from fhir_server.search.sight import Sight
+from fhir_server.search.values import TooCostly, UnknownParameter
+from fhir_server.version import Version
+
+MAX_CHAINED = 5000  # resources that one link of a chain may lead through
+FEW = 2000  # matches that are put in order in memory rather than by walking an index in that order
+_SELECTIVE = (KEYS, UPDATED, RANGES)  # indexes that find matches, the one that does best first
+
+
+class Planner:
+    """Makes the conditions of one search. Every link of a chain is searched as its caller may."""
+
+    def __init__(self, sight: Sight, base_url: str) -> None:
+        self._sight = sight
+        self._base_url = base_url
+
+    def condition(self, resource_type: str, name: str, value: str) -> Condition:
+        """Raises UnknownParameter, BadRequest, Forbidden, TooCostly."""
+        if name.startswith("_has:"):
+            return self._reverse_chain(resource_type, name, value)
+        head, dot, rest = name.partition(".")
+        code, _, modifier = head.partition(":")
+        rule = rules(resource_type).get(code)
+        if rule is None:
+            raise unknown(resource_type, code)
+        if dot:
+            return self._chain(rule, modifier, rest, value)
+        return condition(Asked(resource_type, rule, modifier, value, self._base_url))
+
+    def page(self, resource_type: str, conditions: Sequence[Condition], part: Part, limit: int) -> list[Version]:
+        """Matches in the order of the part, by the index that finds them when they are few, else by the one that
+        has them in that order."""
+        index = self._index_for(resource_type, conditions, part)
+        return self._sight.page(resource_type, conditions, part.sort, limit, index)
+
+    def index_of(self, conditions: Sequence[Condition]) -> str:
+        """For matches in no order: the index that finds them."""
+        indexes = {condition.index for condition in conditions}
+        return next((index for index in _SELECTIVE if index in indexes), KEYS)
+
+    def _index_for(self, resource_type: str, conditions: Sequence[Condition], part: Part) -> str:
+        in_order = part.index if self._sight.has_index(resource_type, part.index) else KEYS
+        by_index: dict[str, list[Condition]] = {}
+        for one in conditions:
+            if one.index is not None:
+                by_index.setdefault(one.index, []).append(one)
+        if in_order == KEYS and KEYS in by_index:
+            return KEYS  # it finds them and has them in order
+        for index in _SELECTIVE:
+            narrows = index in by_index or (index == KEYS and self._sight.is_scoped)
+            if narrows and index != in_order and self._sight.few(resource_type, by_index.get(index, []), index, FEW):
+                return index
+        return in_order
+
+    def _chain(self, rule: Rule, modifier: str, rest: str, value: str) -> Condition:
+        """`subject:Patient.family=x`: what refers to a resource that meets the rest."""
+        code = rule.parameter.code
+        if rule.parameter.type != "reference":
+            raise BadRequest(f"{code!r} is no reference, so nothing can be chained to it")
+        targets = rule.parameter.targets or tuple(sorted(conformance.resource_types()))
+        if modifier:
+            if modifier not in targets:
+                raise BadRequest(f"{code!r} leads to {', '.join(targets)}, and to nothing else")
+            self._sight.require(modifier)
+            types, candidates = [modifier], [modifier]
+        else:
+            types = [type for type in targets if self._knows(type, rest)]
+            if not types:
+                raise (
+                    unknown(targets[0], rest)
+                    if len(targets) == 1
+                    else UnknownParameter(f"nothing that {code!r} leads to can be searched by {rest[:80]!r}")
+                )
+            for type in types if len(types) == 1 else ():
+                self._sight.require(type)
+            candidates = self._sight.searchable_types(types)
+        keys: list[str] = []
+        for type in candidates:
+            keys += [f"{code}={type}/{id}" for id in self._ids(type, rest, value)]
+            _check(len(keys))
+        return Condition({"keys": {"$in": keys}}, KEYS)
+
+    def _reverse_chain(self, resource_type: str, name: str, value: str) -> Condition:
+        """`_has:Observation:patient:code=x`: what is referred to by a resource that meets the rest."""
+        _, source, code, rest = (*name.split(":", 3), "", "", "")[:4]
+        if source not in conformance.resource_types() or not rest:
+            raise UnknownParameter("_has is written _has:Type:reference:parameter")
+        rule = rules(source).get(code)
+        if rule is None or rule.parameter.type != "reference":
+            raise UnknownParameter(f"{source} has no reference parameter {code[:80]!r}")
+        self._sight.require(source)
+        inner = [self.condition(source, rest, value), Condition({"keys": f"+{code}"})]
+        ids = self._sight.targets(source, inner, f"{code}={resource_type}/", MAX_CHAINED + 1, self.index_of(inner))
+        _check(len(ids))
+        return Condition({"keys": {"$in": [f"_id={id}" for id in sorted(ids)]}}, KEYS)
+
+    def _ids(self, resource_type: str, name: str, value: str) -> list[str]:
+        inner = [self.condition(resource_type, name, value)]
+        return self._sight.ids(resource_type, inner, MAX_CHAINED + 1, self.index_of(inner))
+
+    def _knows(self, resource_type: str, name: str) -> bool:
+        """Whether the type has the parameter that the rest of a chain begins with."""
+        return name.startswith("_has:") or name.partition(".")[0].partition(":")[0] in rules(resource_type)
+
+
+def _check(found: int) -> None:
+    if found > MAX_CHAINED:
+        raise TooCostly(f"a link of the chain leads through more than {MAX_CHAINED} resources; narrow it")

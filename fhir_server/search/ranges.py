@@ -1,0 +1,56 @@
+"""How a prefix compares spans: one row for each row of https://hl7.org/fhir/R4/search.html#prefix
+
+A date is [lo, hi) and so is what is asked for, [start, end). A stored number is [lo, hi], ends included; what is
+asked for is [start, end) by its digits for eq, ne and ap, and the number itself for the others.
+"""
+
+from decimal import Decimal
+
+from fhir_server.index.spans import Span
+from fhir_server.search.values import implied
+
+APPROXIMATELY = Decimal("0.1")
+LO, HI = "lo", "hi"
+
+
+def date_bounds(prefix: str, span: Span, now: int, position: str = "") -> dict:
+    """What the stored lo and hi must meet. now: microseconds since 1970; ap allows a tenth of the time from then."""
+    lo, hi = LO + position, HI + position
+    start, end = span
+    if prefix == "ap":
+        margin = abs(now - (start + end) // 2) // 10
+        start, end = start - margin, end + margin
+    rows: dict[str, dict] = {
+        "eq": {lo: {"$gte": start, "$lt": end}, hi: {"$lte": end}},
+        "ne": {"$or": [{lo: {"$lt": start}}, {hi: {"$gt": end}}]},
+        "gt": {hi: {"$gt": end}},
+        "lt": {lo: {"$lt": start}},
+        "ge": {"$or": [{hi: {"$gt": end}}, {lo: {"$gte": start}}]},
+        "le": {lo: {"$lt": end}, "$or": [{lo: {"$lt": start}}, {hi: {"$lte": end}}]},
+        "sa": {lo: {"$gte": end}},
+        "eb": {hi: {"$lte": start}},
+        "ap": {lo: {"$lt": end}, hi: {"$gt": start}},
+    }
+    return rows[prefix]
+
+
+def number_bounds(prefix: str, value: Decimal, position: str = "") -> dict:
+    """What the stored lo and hi must meet."""
+    lo, hi = LO + position, HI + position
+    exact = float(value)
+    start, end = (float(bound) for bound in implied(value))
+    if prefix == "ap":
+        margin = abs(value) * APPROXIMATELY
+        start, end = min(start, float(value - margin)), max(end, float(value + margin))
+    rows: dict[str, dict] = {
+        "eq": {lo: {"$gte": start}, hi: {"$lt": end}},
+        "ne": {"$or": [{lo: {"$lt": start}}, {hi: {"$gte": end}}]},
+        "gt": {hi: {"$gt": exact}},
+        "lt": {lo: {"$lt": exact}},
+        "ge": {hi: {"$gte": exact}},
+        "le": {lo: {"$lte": exact}},
+        "sa": {lo: {"$gt": exact}},
+        "eb": {hi: {"$lt": exact}},
+        "ap": {lo: {"$lte": end}, hi: {"$gte": start}},
+    }
+    return rows[prefix]

@@ -1,0 +1,116 @@
+"""The parameters of a search, sorted into what filters and what shapes the answer.
+https://hl7.org/fhir/R4/search.html#summary
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from urllib.parse import urlencode
+
+from fhir_server.errors import BadRequest, Issue
+from fhir_server.index import rules
+from fhir_server.search.include import Include, parse_include
+from fhir_server.search.order import NEWEST_CREATED, Order, Position, parse, parse_position, written
+from fhir_server.search.values import UnknownParameter, bad_value
+
+MAX_PARAMETERS = 100
+MAX_COUNT = 1000
+MAX_NAME = 400  # characters of a parameter's name, chain included
+_IGNORED = ("_format", "_pretty")
+_ONCE = ("_count", "_total", "_summary", "_sort", "_after")
+_INCLUDES = ("_include", "_revinclude")
+
+
+@dataclass(slots=True)
+class Request:
+    """A search as asked for. applied: the parameters that were understood, as they stand in the self link."""
+
+    resource_type: str
+    count: int
+    strict: bool
+    filters: list[tuple[str, str]] = field(default_factory=list)
+    includes: list[Include] = field(default_factory=list)
+    order: Order = NEWEST_CREATED
+    position: Position | None = None
+    total: str | None = None
+    only_total: bool = False
+    applied: list[tuple[str, str]] = field(default_factory=list)
+    ignored: list[Issue] = field(default_factory=list)
+
+    def leave_out(self, error: UnknownParameter) -> None:
+        """Strict handling refuses what is not known here; lenient handling goes on without it and says so."""
+        if self.strict:
+            raise error
+        issue = error.issues[0] if error.issues else Issue(error.issue_code, error.diagnostics)
+        self.ignored.append(Issue(issue.code, f"left out: {issue.diagnostics}", severity="warning"))
+
+    @property
+    def query(self) -> str:
+        """The self link's query."""
+        return urlencode(self.applied)
+
+    def following(self, position: Position) -> str:
+        """The query of the page after this position."""
+        kept = [(name, value) for name, value in self.applied if name != "_after"]
+        return urlencode([*kept, ("_after", written(position))])
+
+
+def read_request(
+    resource_type: str, parameters: Sequence[tuple[str, str]], strict: bool, default_count: int
+) -> Request:
+    """Raises BadRequest. Filters are sorted out here and understood later."""
+    if len(parameters) > MAX_PARAMETERS:
+        raise BadRequest(f"a search may have {MAX_PARAMETERS} parameters")
+    request = Request(resource_type, default_count, strict)
+    once: dict[str, str] = {}
+    for name, value in parameters:
+        if name in _IGNORED:
+            continue
+        if len(name) > MAX_NAME:
+            raise BadRequest(f"the name of a parameter may have {MAX_NAME} characters")
+        base, _, modifier = name.partition(":")
+        try:
+            if not value:
+                raise UnknownParameter(f"{name[:80]!r} has no value")
+            if name in _ONCE:
+                if name in once:
+                    raise BadRequest(f"{name} is given twice")
+                once[name] = value
+            elif base in _INCLUDES:
+                request.includes.append(parse_include(resource_type, base, modifier, value))
+            else:
+                request.filters.append((name, value))
+                continue
+        except UnknownParameter as error:
+            request.leave_out(error)
+        else:
+            request.applied.append((name, value))
+    _shape(request, once)
+    return request
+
+
+def _shape(request: Request, once: dict[str, str]) -> None:
+    if "_count" in once:
+        if not once["_count"].isascii() or not once["_count"].isdecimal() or len(once["_count"]) > 9:
+            raise bad_value("_count", "a whole number")
+        request.count = min(int(once["_count"]), MAX_COUNT)
+        at = request.applied.index(("_count", once["_count"]))
+        request.applied[at] = ("_count", str(request.count))
+    if "_total" in once:
+        if once["_total"] not in ("none", "estimate", "accurate"):
+            raise bad_value("_total", "none, estimate or accurate")
+        request.total = once["_total"]
+    if "_summary" in once and once["_summary"] != "false":
+        if once["_summary"] != "count":
+            raise bad_value("_summary", "count or false here")
+        request.only_total = True
+    request.only_total |= request.count == 0
+    if "_sort" in once:
+        request.order = parse(request.resource_type, once["_sort"])
+    if "_after" in once:
+        request.position = parse_position(request.order, once["_after"])
+
+
+def unknown(resource_type: str, name: str) -> UnknownParameter:
+    """A refusal that lists what there is."""
+    offered = ", ".join(sorted(rules(resource_type)))
+    return UnknownParameter(f"{resource_type} cannot be searched by {name[:80]!r} here, only by {offered}")

@@ -1,0 +1,76 @@
+"""What one caller sees of the store. Every query of a search passes here, and here alone gets the audience."""
+
+from collections.abc import Iterable, Sequence
+
+from fhir_server.access import Access
+from fhir_server.search.condition import Condition
+from fhir_server.store import VersionStore
+from fhir_server.version import Version
+
+
+class Sight:
+    """Queries for current versions that the caller may see."""
+
+    def __init__(self, store: VersionStore, access: Access) -> None:
+        self._store = store
+        self._access = access
+
+    def require(self, resource_type: str) -> None:
+        """Raises Forbidden unless the caller may search the type."""
+        self._access.require("search", resource_type)
+
+    def may_search(self, resource_type: str) -> bool:
+        return self._access.allows("search", resource_type)
+
+    def may_include(self, resource_type: str) -> bool:
+        return self._access.allows("read", resource_type) or self._access.allows("search", resource_type)
+
+    def searchable_types(self, types: Iterable[str]) -> list[str]:
+        """Those of the types that the caller may search and that have resources, in order."""
+        stored = set(self._store.types())
+        return [type for type in types if type in stored and self.may_search(type)]
+
+    def page(
+        self,
+        resource_type: str,
+        conditions: Sequence[Condition],
+        sort: list[tuple[str, int]],
+        limit: int,
+        index: str,
+    ) -> list[Version]:
+        return self._store.page(resource_type, self._filter(conditions), sort, limit, index)
+
+    def ids(self, resource_type: str, conditions: Sequence[Condition], limit: int, index: str) -> list[str]:
+        return self._store.ids(resource_type, self._filter(conditions), limit, index)
+
+    def targets(
+        self, resource_type: str, conditions: Sequence[Condition], prefix: str, limit: int, index: str
+    ) -> set[str]:
+        """What follows the prefix in the keys of the matches; a few more than `limit` when there are more."""
+        return self._store.key_tails(resource_type, self._filter(conditions), prefix, limit, index)
+
+    def count(self, resource_type: str, conditions: Sequence[Condition], index: str) -> int:
+        return self._store.count(resource_type, self._filter(conditions), hint=index)
+
+    def current(self, references: Iterable[tuple[str, str]]) -> list[Version]:
+        """The current versions of these (type, id) that are there to be seen."""
+        wanted = [target for target in references if self.may_include(target[0])]
+        return [version for version in self._store.newest_many(wanted) if self._access.sees(version.scope)]
+
+    def few(self, resource_type: str, conditions: Sequence[Condition], index: str, limit: int) -> bool:
+        """Whether no more than `limit` match, as far as can be told quickly."""
+        return self._store.few(resource_type, self._filter(conditions), limit, index)
+
+    def has_index(self, resource_type: str, index: str) -> bool:
+        return self._store.has_index(resource_type, index)
+
+    @property
+    def is_scoped(self) -> bool:
+        """Whether the audience itself narrows what is searched."""
+        return self._access.audience is not None
+
+    def _filter(self, conditions: Sequence[Condition]) -> dict:
+        audience = self._access.audience
+        # Only newest versions have keys, so each of these asks for one.
+        seen: dict = {"keys": "*"} if audience is None else {"keys": {"$in": sorted(audience)}}
+        return {"$and": [seen, *(condition.filter for condition in conditions if condition.filter)]}
