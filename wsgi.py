@@ -1,4 +1,4 @@
-"""What gunicorn serves: `wsgi:app` answers requests, `wsgi:live` holds websockets. Made from RADLOOP_* when asked for."""
+"""What gunicorn serves: `wsgi:app` answers requests, `wsgi:live` holds websockets. Made when asked for."""
 
 import logging
 import os

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from pymongo.change_stream import DatabaseChangeStream
+from pymongo.change_stream import ChangeStream
 from pymongo.database import Database
 from pymongo.errors import OperationFailure, PyMongoError
 
@@ -101,17 +101,17 @@ class _Consumer:
             with self._watch(None) as stream:
                 self._catch_up(max(0, WriteNumbers.at(last)), stream)
 
-    def _watch(self, token: dict | None) -> DatabaseChangeStream:
+    def _watch(self, token: dict | None) -> ChangeStream:
         return self._database.watch(PIPELINE, resume_after=token, max_await_time_ms=500)
 
-    def _catch_up(self, number: int, stream: DatabaseChangeStream) -> None:
+    def _catch_up(self, number: int, stream: ChangeStream) -> None:
         for version in VersionStore(self._database).since(number):
             if self._stop.is_set() or not self._lease.hold():
                 return
             self._take(version)
         self._save(stream.resume_token)
 
-    def _follow(self, stream: DatabaseChangeStream) -> None:
+    def _follow(self, stream: ChangeStream) -> None:
         while not self._stop.is_set() and self._lease.hold():
             change = stream.try_next()
             if change is not None:

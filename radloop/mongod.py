@@ -72,7 +72,10 @@ def last_port(data_dir: Path) -> int | None:
 
 def answers(port: int) -> bool:
     """Whether a mongod accepts writes on this port of loopback."""
-    with pymongo.MongoClient("127.0.0.1", port, directConnection=True, serverSelectionTimeoutMS=300) as client:
+    client: pymongo.MongoClient = pymongo.MongoClient(
+        "127.0.0.1", port, directConnection=True, serverSelectionTimeoutMS=300
+    )
+    with client:
         try:
             return bool(client.admin.command("hello").get("isWritablePrimary"))
         except PyMongoError:

@@ -10,6 +10,7 @@ import pytest
 from pymongo.database import Database
 
 from radloop import mongod
+from tests.server import Server, running
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -49,3 +50,10 @@ def shared_data() -> Path:
     if not data.exists():
         pytest.skip("the large corpora (../shared/data) are not on this machine")
     return data
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A whole demonstration server, shared by the tests that only add to it."""
+    with running(tmp_path_factory.mktemp("server")) as server:
+        yield server

@@ -121,7 +121,7 @@ class Desk:
             "$find",
             start={"valueDateTime": self.now()},
             end={"valueDateTime": self.now(days=7)},
-            **{"visit-type": {"valueString": service}, "referral-identifier": {"valueIdentifier": _number(referral)}},
+            **{"visit-type": {"valueString": service}, "referral-identifier": _numbered(referral)},
         )
         proposed = [entry["resource"] for entry in found.get("entry", [])]
         if not proposed:
@@ -323,8 +323,8 @@ def _record_number(patient: dict) -> str:
     return patient["identifier"][1]["value"]
 
 
-def _number(referral: Referral) -> dict:
-    return {"system": PLACER, "value": referral.number}
+def _numbered(referral: Referral) -> dict:
+    return {"valueIdentifier": {"system": PLACER, "value": referral.number}}
 
 
 def _order(referral: Referral) -> dict:

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import requests
 
+from fhir_server import fhir_json
+
 T = TypeVar("T")
 WAIT_S = 30
 RETRY_S = 60  # a server that is starting again answers 503, or not at all, for a moment
@@ -52,31 +54,32 @@ class Caller:
 
     def create(self, resource: dict) -> dict:
         """POST to the resource's type; the stored resource."""
-        return self._call("POST", resource["resourceType"], json=resource)
+        return self._call("POST", resource["resourceType"], resource)
 
     def update(self, resource: dict) -> dict:
         """PUT under If-Match; the stored resource."""
         headers = {"If-Match": f'W/"{resource["meta"]["versionId"]}"'}
-        return self._call("PUT", f"{resource['resourceType']}/{resource['id']}", json=resource, headers=headers)
+        return self._call("PUT", f"{resource['resourceType']}/{resource['id']}", resource, headers=headers)
 
     def post(self, address: str, body: dict) -> dict:
         """POST below the FHIR base (or to an absolute address); the JSON of the answer."""
-        return self._call("POST", address, json=body)
+        return self._call("POST", address, body)
 
     def find(self, resource_type: str, **query: str) -> list[dict]:
         """The matches of a search."""
         bundle = self.get(resource_type, **{name.replace("_", "-"): value for name, value in query.items()})
         return [e["resource"] for e in bundle.get("entry", []) if e.get("search", {}).get("mode") == "match"]
 
-    def _call(self, method: str, address: str, **options: Any) -> dict:
+    def _call(self, method: str, address: str, body: dict | None = None, **options: Any) -> dict:
         url = address if address.startswith("http") else f"{self.fhir}/{address}".rstrip("/")
         headers = {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json"}
         headers |= options.pop("headers", {})
+        data = None if body is None else fhir_json.dumps(body)  # keeps decimals as they are
         deadline = time.monotonic() + RETRY_S
         while True:
             headers["Authorization"] = f"Bearer {self.token()}"
             try:
-                answer = self.http.request(method, url, headers=headers, timeout=30, **options)
+                answer = self.http.request(method, url, headers=headers, data=data, timeout=30, **options)
             except requests.ConnectionError:
                 answer = None
             if answer is not None and answer.status_code != 503:

@@ -1,0 +1,5 @@
+"""`python -m radloop` is `radloop`."""
+
+from radloop.cli import main
+
+main()

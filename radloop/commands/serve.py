@@ -1,0 +1,61 @@
+"""`radloop serve`: all processes of one machine."""
+
+import os
+import time
+
+import click
+
+from radloop.connection import connect
+from radloop.parts import create_parts
+from radloop.settings import Settings
+from radloop.setup import set_up, set_up_demo
+from radloop.supervise import Supervisor
+
+
+@click.command()
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=int, help="Port of the web server.")
+@click.option("--live-port", type=int, help="Port of the websockets.")
+@click.option("--data-dir", help="Folder for MongoDB, images and demonstration secrets.")
+@click.option("--public-url", help="Address that clients use, when it is not http://HOST:PORT.")
+@click.option("--mongodb-uri", help="An existing replica set instead of the embedded MongoDB.")
+@click.option("--demo", is_flag=True, default=None, help="With a demonstration practice; loopback only.")
+@click.option("--open", is_flag=True, default=None, help="Without authorization, to try things out; loopback only.")
+def serve(**flags: str | int | bool | None) -> None:
+    """Start MongoDB (unless one is named), web, live and worker; Ctrl-C stops them."""
+    began = time.monotonic()
+    settings = Settings.from_env(os.environ, **flags)
+    supervisor = Supervisor(settings, click.echo)
+    supervisor.stop_on_signals()
+    try:
+        supervisor.start_store()
+        parts = create_parts(settings, connect(settings, supervisor.mongodb_uri))
+        set_up(parts)
+        credentials = set_up_demo(parts, click.echo) if settings.demo else None
+        parts.close()
+        click.echo("starting web, live and worker")
+        supervisor.start_processes()
+        if supervisor.wait_until_ready():
+            click.echo("\n".join(welcome(settings, credentials, time.monotonic() - began)))
+            supervisor.run()
+    finally:
+        supervisor.stop()
+
+
+def welcome(settings: Settings, credentials: dict | None, seconds: float) -> list[str]:
+    """What stands on the screen once the server is ready."""
+    lines = [
+        "",
+        f"Radloop is ready ({seconds:.1f} s)",
+        f"  portal    {settings.origin}/",
+        f"  FHIR R4   {settings.fhir_base}   (open to all: {settings.fhir_base}/metadata)",
+        f"  DICOMweb  {settings.dicomweb_base}",
+        f"  websocket {settings.live_url}/ws/subscriptions",
+    ]
+    if settings.open:
+        lines.append("  authorization is OFF (--open)")
+    if credentials is not None:
+        lines += ["", "Demonstration log-ins"]
+        lines += [f"  {name:<12} {password}" for name, password in credentials["users"].items()]
+        lines += ["", "`radloop demo` in another terminal plays two referrals through this server."]
+    return [*lines, "Ctrl-C stops it.", ""]

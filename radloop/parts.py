@@ -1,0 +1,100 @@
+"""All parts of a server, made once a process from its settings. web, live, worker and the commands each use some."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pymongo.database import Database
+
+import conformance
+from fhir_server.admission import Admission
+from fhir_server.repository import Repository
+from fhir_server.store import VersionStore
+from radloop.clock import Clock, DemoClock, real_clock
+from radloop.connection import connect
+from radloop.practice import PRACTICE_PHONE
+from radloop.settings import Settings
+from referral.admission import ADMISSIONS
+from referral.context import Practice
+from referral.messages import referral_number
+from referral.policy import Policy
+from smart_auth.access import access_of_subject
+from smart_auth.service import AuthService
+from smart_auth.service import create_service as create_auth
+from subscriptions.admission import SubscriptionAdmission
+from subscriptions.outgoing import Outgoing
+from subscriptions.service import SubscriptionService
+from subscriptions.service import create_service as create_subscriptions
+
+# Dates that clients sort long lists by; each costs an index.
+SORTED = {
+    "Appointment": ("date",),
+    "DiagnosticReport": ("date", "issued"),
+    "ImagingStudy": ("started",),
+    "ServiceRequest": ("authored",),
+    "Slot": ("start",),
+    "Task": ("authored-on", "modified"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """clock: the practice's time, which a demonstration can move; tokens, leases and versions go by the real one."""
+
+    settings: Settings
+    database: Database
+    clock: Clock
+    repository: Repository
+    auth: AuthService
+    practice: Practice
+    subscriptions: SubscriptionService
+
+    @property
+    def real_clock(self) -> Callable[[], datetime]:
+        return real_clock
+
+    def close(self) -> None:
+        self.database.client.close()
+
+
+def create_parts(settings: Settings, database: Database | None = None) -> Parts:
+    """Put the parts together. database: as connected to already. Raises NotRunning when there is none."""
+    database = connect(settings) if database is None else database
+    clock: Clock = DemoClock(database) if settings.demo else real_clock
+    topics = conformance.topics()
+    outgoing = Outgoing(settings.allowed_outgoing)
+    admissions: dict[str, tuple[Admission, ...]] = {name: tuple(found) for name, found in ADMISSIONS.items()}
+    admissions["Subscription"] = (SubscriptionAdmission(topics, outgoing, clock),)
+    repository = Repository(VersionStore(database, SORTED), settings.fhir_base, real_clock, admissions=admissions)
+    auth = create_auth(database, real_clock, settings.origin)
+    return Parts(
+        settings=settings,
+        database=database,
+        clock=clock,
+        repository=repository,
+        auth=auth,
+        practice=Practice(repository, policy_of(settings), clock),
+        subscriptions=create_subscriptions(
+            database,
+            repository,
+            topics,
+            lambda subject: access_of_subject(auth.store, subject),
+            outgoing,
+            public_url=settings.origin,
+            live_url=settings.live_url,
+            referral_number=referral_number,
+            clock=clock,
+        ),
+    )
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The practice's own rules."""
+    return Policy(
+        practice=settings.practice_organization,
+        phone=settings.practice_phone or (PRACTICE_PHONE if settings.demo else ""),
+        time_zone=settings.time_zone,
+        grace=timedelta(minutes=settings.noshow_grace_minutes),
+        correction=timedelta(minutes=settings.noshow_correction_minutes),
+        hold=timedelta(minutes=settings.hold_minutes),
+    )

@@ -1,0 +1,50 @@
+"""The app that answers requests."""
+
+from flask import Flask
+
+import fhir_server.http
+import fhir_server.routes
+import portal.routes
+import smart_auth.routes
+from fhir_server.capability import capability_statement
+from fhir_server.index import searchable
+from radloop import __version__, demo_routes, health, metrics
+from radloop.clock import DemoClock
+from radloop.parts import Parts
+from referral.scheduling import operations as scheduling
+from smart_auth import guard
+from smart_auth.discovery import oauth_uris
+from subscriptions.live import PATH
+
+
+def create_app(parts: Parts) -> Flask:
+    """Everything below one origin, behind one guard."""
+    settings, auth = parts.settings, parts.auth
+    app = Flask("radloop", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 2**20
+    fhir_server.http.install(app)
+    guard.install(app, auth, open_access=settings.open)
+    operations = [*parts.subscriptions.operations, *scheduling.operations(parts.practice)]
+    statement = capability_statement(
+        settings.fhir_base,
+        parts.real_clock(),
+        __version__,
+        operations,
+        oauth_uris(auth),
+        searchable,
+        [parts.subscriptions.capability],
+    )
+    app.register_blueprint(
+        fhir_server.routes.create_blueprint(parts.repository, operations, lambda: statement), url_prefix="/fhir"
+    )
+    app.register_blueprint(smart_auth.routes.create_blueprint(auth))
+    app.register_blueprint(
+        portal.routes.create_blueprint(
+            parts.practice, parts.subscriptions.bindings, parts.subscriptions.outbox, f"{settings.live_url}{PATH}"
+        )
+    )
+    app.register_blueprint(health.create_blueprint(parts.database))
+    app.register_blueprint(metrics.create_blueprint(parts.database, parts.subscriptions.store))
+    if isinstance(parts.clock, DemoClock):
+        app.register_blueprint(demo_routes.create_blueprint(parts.clock))
+    return app
