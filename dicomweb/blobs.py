@@ -93,7 +93,7 @@ class BlobStore:
         except FileNotFoundError:
             raise BlobMissing(key) from None
         with file:
-            yield file  # type: ignore[misc]  # raw file: whole ranges are read at once, buffering only copies
+            yield file  # raw file: whole ranges are read at once, buffering only copies
 
     def read(self, key: str, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from `offset`. Raises BlobMissing, also for an object that is shorter."""
@@ -132,8 +132,8 @@ class BlobStore:
 
 
 def blob_key(study: str, series: str, sop_instance: str, sha256: str) -> str:
-    """Where an instance lies: a hash of its UIDs, so that nothing a client wrote gets into a path, and of its content,
-    so that two senders of different objects under one UID cannot overwrite each other."""
+    """Where an instance lies: a hash of its UIDs, so that nothing a client wrote gets into a path, and of its
+    content, so that two senders of different objects under one UID cannot overwrite each other."""
     uids = hashlib.sha256(f"{study}/{series}/{sop_instance}".encode()).hexdigest()
     return f"{uids[:32]}-{sha256[:32]}"
 

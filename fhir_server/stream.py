@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from pymongo.change_stream import ChangeStream
+from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import OperationFailure, PyMongoError
 
@@ -77,6 +78,18 @@ def follow(
         log.warning("consumer %s leaves its lease to run out", consumer)
 
 
+def await_earlier_writes(database: Database, session: ClientSession) -> None:
+    """Return once all that was being written when a change stream of this session began can be read.
+
+    A stream begins after the newest time that the server has given out. A write may have been given its time before
+    that and not be committed yet: it is not in the stream, and without waiting it could not be read either.
+    """
+    newest = session.cluster_time
+    if newest is not None:
+        session.advance_operation_time(newest["clusterTime"])
+    database["consumers"].find_one({}, session=session)
+
+
 class _Consumer:
     def __init__(self, database: Database, name: str, handle: Handle, stop: threading.Event, lease: Lease) -> None:
         self._database = database
@@ -89,27 +102,33 @@ class _Consumer:
     def run(self) -> None:
         place = self._database["consumers"].find_one({"_id": self._name}) or {}
         try:
-            with self._watch(place.get("token")) as stream:
-                if "token" not in place:  # first start: what was there before the stream began
-                    self._catch_up(0, stream)
-                self._follow(stream)
+            with self._session() as session, self._watch(place.get("token"), session) as stream:
+                # At the first start, what was there before the stream began comes first.
+                if "token" in place or self._catch_up(0, stream, session):
+                    self._follow(stream)
         except OperationFailure as error:
             if error.code not in HISTORY_LOST:
                 raise
             log.warning("consumer %s was away longer than the oplog reaches; reading versions instead", self._name)
             last = place.get("at", datetime.fromtimestamp(0, UTC)) - OVERLAP
-            with self._watch(None) as stream:
-                self._catch_up(max(0, WriteNumbers.at(last)), stream)
+            with self._session() as session, self._watch(None, session) as stream:
+                self._catch_up(max(0, WriteNumbers.at(last)), stream, session)
 
-    def _watch(self, token: dict | None) -> ChangeStream:
-        return self._database.watch(PIPELINE, resume_after=token, max_await_time_ms=500)
+    def _session(self) -> ClientSession:
+        return self._database.client.start_session(causal_consistency=True)
 
-    def _catch_up(self, number: int, stream: ChangeStream) -> None:
+    def _watch(self, token: dict | None, session: ClientSession) -> ChangeStream:
+        return self._database.watch(PIPELINE, resume_after=token, max_await_time_ms=500, session=session)
+
+    def _catch_up(self, number: int, stream: ChangeStream, session: ClientSession) -> bool:
+        """Take the versions with higher write numbers; False when stopped before their end."""
+        await_earlier_writes(self._database, session)
         for version in VersionStore(self._database).since(number):
             if self._stop.is_set() or not self._lease.hold():
-                return
+                return False
             self._take(version)
         self._save(stream.resume_token)
+        return True
 
     def _follow(self, stream: ChangeStream) -> None:
         while not self._stop.is_set() and self._lease.hold():

@@ -12,6 +12,7 @@ from fhir_server.repository import Repository
 from fhir_server.store import VersionStore
 from radloop.clock import Clock, DemoClock, real_clock
 from radloop.connection import connect
+from radloop.imaging import Imaging, create_imaging
 from radloop.practice import PRACTICE_PHONE
 from radloop.settings import Settings
 from referral.admission import ADMISSIONS
@@ -48,12 +49,14 @@ class Parts:
     auth: AuthService
     practice: Practice
     subscriptions: SubscriptionService
+    imaging: Imaging
 
     @property
     def real_clock(self) -> Callable[[], datetime]:
         return real_clock
 
     def close(self) -> None:
+        self.imaging.close()
         self.database.client.close()
 
 
@@ -85,6 +88,7 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
             referral_number=referral_number,
             clock=clock,
         ),
+        imaging=create_imaging(database, repository, settings),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from dicomweb.projection import ensure_endpoint
 from radloop import loading
 from radloop.parts import Parts
 from radloop.progress import bar
@@ -10,6 +11,7 @@ from radloop.progress import bar
 def set_up(parts: Parts) -> None:
     """Our own definitions, in the version of this release."""
     loading.load_definitions(parts.repository)
+    ensure_endpoint(parts.repository, parts.settings.dicomweb_base)
 
 
 def set_up_demo(parts: Parts, say: Callable[[str], None]) -> dict:

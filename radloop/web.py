@@ -38,6 +38,7 @@ def create_app(parts: Parts) -> Flask:
         fhir_server.routes.create_blueprint(parts.repository, operations, lambda: statement), url_prefix="/fhir"
     )
     app.register_blueprint(smart_auth.routes.create_blueprint(auth))
+    app.register_blueprint(parts.imaging.blueprint())
     app.register_blueprint(
         portal.routes.create_blueprint(
             parts.practice, parts.subscriptions.bindings, parts.subscriptions.outbox, f"{settings.live_url}{PATH}"

@@ -6,7 +6,6 @@ practice, or an operation, writes appointments.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from fhir_server.admission import Admission, Write
 from fhir_server.errors import Conflict, Forbidden, Unprocessable
@@ -28,6 +27,7 @@ from referral.codes import (
     reference,
     task_kind,
     with_extension,
+    with_relative_links,
 )
 from referral.messages import is_accession
 from referral.parties import belongs_to, is_placer, organizations_of, wrote_first
@@ -45,7 +45,6 @@ from referral.states import (
     fits,
 )
 
-LINKS = frozenset({"basedOn", "focus", "for", "owner", "partOf", "performer", "requester", "slot", "subject"})
 # What the placer may change on the coordination Task besides its status.
 PLACERS_OWN = frozenset({"status", "statusReason", "input", "note", "restriction", "lastModified", "meta", "text"})
 # What the owner of a step outside the practice may change on it.
@@ -56,8 +55,8 @@ def order(write: Write) -> dict | None:
     """ServiceRequest: its placer alone changes it, along the moves of request-status."""
     before, after = write.before, write.after
     if before is None:
-        assert after is not None
-        _in_own_name(write, after)
+        if after is not None:
+            _in_own_name(write, after)
         return after
     if not is_placer(write.repository, write.access, before):
         raise Forbidden("an order is changed by its placer; the practice answers on the Task", "ServiceRequest")
@@ -103,17 +102,7 @@ def appointment(write: Write) -> dict | None:
 
 def relative(write: Write) -> dict | None:
     """The links of the loop as relative references, however the client wrote them: the rules follow these."""
-    if write.after is None:
-        return None
-    base = f"{write.repository.base_url}/"
-
-    def written(value: Any) -> Any:
-        if isinstance(value, list):
-            return [written(child) for child in value]
-        text = value.get("reference") if isinstance(value, dict) else None
-        return value | {"reference": text.removeprefix(base)} if isinstance(text, str) else value
-
-    return {name: written(value) if name in LINKS else value for name, value in write.after.items()}
+    return None if write.after is None else with_relative_links(write.after, write.repository.base_url)
 
 
 ADMISSIONS: Mapping[str, Sequence[Admission]] = {

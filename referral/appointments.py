@@ -23,7 +23,13 @@ def live(appointments: list[store.Stored], but: str = "") -> list[store.Stored]:
 
 
 def start_of(appointment: dict) -> datetime | None:
+    """The start of an Appointment or a Slot."""
     return moment(appointment.get("start"))
+
+
+def end_of(appointment: dict) -> datetime | None:
+    """The end of an Appointment or a Slot."""
+    return moment(appointment.get("end"))
 
 
 def visit_of(appointments: list[store.Stored], at: datetime) -> store.Stored | None:

@@ -80,6 +80,22 @@ def references(values: Any, resource_type: str) -> list[str]:
     return [text for text in found if text.startswith(f"{resource_type}/")]
 
 
+# Elements of the loop's resources that lead to others of its resources.
+LINKS = frozenset({"basedOn", "focus", "for", "owner", "partOf", "performer", "requester", "slot", "subject"})
+
+
+def with_relative_links(resource: dict, base_url: str) -> dict:
+    """The resource with its links to others of ours as relative references."""
+
+    def written(value: Any) -> Any:
+        if isinstance(value, list):
+            return [written(child) for child in value]
+        text = value.get("reference") if isinstance(value, dict) else None
+        return value | {"reference": text.removeprefix(f"{base_url}/")} if isinstance(text, str) else value
+
+    return {name: written(value) if name in LINKS else value for name, value in resource.items()}
+
+
 def extension(resource: dict, url: str) -> dict | None:
     """The first extension with the url."""
     return next((e for e in resource.get("extension", []) if e.get("url") == url), None)

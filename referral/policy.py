@@ -57,7 +57,7 @@ class Policy:
     hold: timedelta = timedelta(minutes=10)
     max_holds: int = 5  # open holds of one caller outside the practice
     max_noshows: int = 3  # of one referral, before staff is asked what to do
-    escalation: Mapping[str, Mapping[str, timedelta]] = ESCALATION
+    escalation: Mapping[str, Mapping[str, timedelta]] = field(default_factory=lambda: ESCALATION)
     max_level: int = 3
 
     def limit(self, state: str, priority: str) -> timedelta | None:

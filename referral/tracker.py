@@ -1,18 +1,30 @@
 """The coordination Task of a referral: finding it, and moving it by events, once each and never backwards."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from enum import Enum
 
+from fhir_server.access import Access
 from fhir_server.repository import Repository
 from fhir_server.version import Version
 from referral import store
-from referral.codes import BUSINESS_STATUS, FULFILL, TASK, code_of, reference, task_kind
-from referral.event import Event, record, recorded
-from referral.states import PASSED_STATE, STATES, TASK_ENDED, TASK_MOVES, State, business_status, path
+from referral.codes import (
+    BUSINESS_STATUS,
+    FULFILL,
+    STATE_SINCE,
+    TASK,
+    TASK_CODE,
+    code_of,
+    extension,
+    reference,
+    task_kind,
+)
+from referral.event import Event, moment, record, recorded
+from referral.states import PASSED_STATE, STATES, TASK_ENDED, TASK_MOVES, TASK_OPEN, State, business_status, path
 
 HISTORY = 500
+CHUNK = 50  # orders in one search
 
 
 class Verdict(Enum):
@@ -34,6 +46,25 @@ def trackers(repository: Repository, order: str) -> list[store.Stored]:
     versions = sorted(store.every(repository, "Task", [("focus", order)]), key=lambda version: version.created)
     found = [store.stored(version) for version in versions]
     return [task for task in found if task_kind(task.resource) == FULFILL]
+
+
+def of_orders(repository: Repository, orders: Iterable[str], access: Access = store.RULES) -> dict[str, dict]:
+    """The coordination Task of each of the orders that has one, a living one before an ended one."""
+    orders = list(dict.fromkeys(orders))
+    found: dict[str, dict] = {}
+    for first in range(0, len(orders), CHUNK):
+        query = [("code", f"{TASK_CODE}|{FULFILL}"), ("focus", ",".join(orders[first : first + CHUNK]))]
+        for version in store.every(repository, "Task", query, access):
+            task = version.resource()
+            order = reference(task["focus"])
+            if order not in found or task["status"] in TASK_OPEN:
+                found[order] = task
+    return found
+
+
+def since_of(task: dict) -> datetime | None:
+    """When the referral came into its present state."""
+    return moment((extension(task, STATE_SINCE) or {}).get("valueDateTime"))
 
 
 def state_of(task: dict) -> State | None:

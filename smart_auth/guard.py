@@ -21,6 +21,8 @@ from smart_auth.sessions import csrf_matches
 DATA_PREFIXES = ("/fhir", "/dicomweb", "/wado")
 PUBLIC_PATHS = frozenset({"/fhir/metadata"})
 PUBLIC_PREFIXES = ("/fhir/.well-known/", "/.well-known/", "/health/", "/auth/", "/static/")
+BACKGROUND = "X-Background"  # a page that refreshes itself says so: it shall not keep an unattended log-in alive
+MAX_FORM_BYTES = 128 * 1024
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -55,14 +57,13 @@ def install(
         if is_data(request.path) or request.headers.get("Authorization"):
             g.access = service.verifier.access(bearer_token())
             return None
-        logged_in = service.sessions.find(request.cookies)
+        logged_in = service.sessions.find(request.cookies, background=BACKGROUND in request.headers)
         if logged_in is None:
             return _ask_to_log_in(service)
         g.login, g.access = logged_in, access_of_user(logged_in.user)
         if request.method not in _SAFE_METHODS:
             _refuse_cross_site()
-            given = request.headers.get("X-CSRF-Token") or request.form.get("csrf_token")
-            if not csrf_matches(logged_in.session, given):
+            if not csrf_matches(logged_in.session, _sent_token()):
                 raise Forbidden("this form is out of date; load the page again")
         return None
 
@@ -83,6 +84,14 @@ def bearer_token() -> str:
 def csrf_token() -> str:
     """What a form of this session carries in its field `csrf_token`; empty when there is no session (`--open`)."""
     return g.login.session.csrf if "login" in g else ""
+
+
+def _sent_token() -> str | None:
+    """The CSRF token of a header or a form. To find it a form is read whole, so it may not be large."""
+    if token := request.headers.get("X-CSRF-Token"):
+        return token
+    request.max_content_length = MAX_FORM_BYTES
+    return request.form.get("csrf_token")
 
 
 def _ask_to_log_in(service: AuthService) -> Response:

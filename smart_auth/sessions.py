@@ -45,8 +45,11 @@ class Sessions:
         self.store.add_session(session)
         return id, session
 
-    def find(self, cookies: Mapping[str, str]) -> LoggedIn | None:
-        """The session of these cookies while it lasts and its user is active; this counts as a sign of life."""
+    def find(self, cookies: Mapping[str, str], *, background: bool = False) -> LoggedIn | None:
+        """The session of these cookies while it lasts and its user is active.
+
+        background: a page asks by itself, with nobody at it; that is no sign of life, and the session may run out.
+        """
         id = cookies.get(self.cookie_name)
         if not id or len(id) > 100:
             return None
@@ -57,7 +60,7 @@ class Sessions:
         user = self.store.user(session.user)
         if user is None or not user.active:
             return None
-        if now - session.last_seen >= _TOUCH_EVERY:
+        if not background and now - session.last_seen >= _TOUCH_EVERY:
             expires = min(now + self.idle, session.created + self.absolute)
             self.store.touch_session(session.digest, now, expires)
         return LoggedIn(session, user)

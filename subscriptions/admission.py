@@ -8,7 +8,9 @@ from fhir_server.access import Access
 from fhir_server.admission import Write
 from fhir_server.errors import Issue, Unprocessable
 from subscriptions.definition import EMAIL, REST_HOOK, SubscriptionDefinition, parse
+from subscriptions.masking import restored
 from subscriptions.outgoing import EndpointUnavailable, Outgoing, OutgoingRefused
+from subscriptions.status import SERVER
 
 
 class SubscriptionAdmission:
@@ -26,7 +28,8 @@ class SubscriptionAdmission:
         if write.after is None:
             return None
         subscription = dict(write.after)
-        if not _is_server(write.access):
+        if write.access.subject != SERVER.subject:
+            subscription = restored(subscription, write.before)
             _ask(subscription, write.before)
         if subscription.get("status") in ("off", "error") and write.before is not None:
             return subscription  # switching off must be possible even where the topic is gone
@@ -50,10 +53,6 @@ class SubscriptionAdmission:
                 self._outgoing.check(definition.endpoint)
             except (OutgoingRefused, EndpointUnavailable) as error:
                 raise Unprocessable(str(error), "Subscription.channel.endpoint") from None
-
-
-def _is_server(access: Access) -> bool:
-    return "system" in access.roles
 
 
 def _ask(subscription: dict, before: dict | None) -> None:

@@ -3,26 +3,25 @@
 The Subscription is read anew for each sending, so what its owner or an administrator changed counts at once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from conformance import Topic
 from fhir_server import fhir_json
-from fhir_server.access import Access
-from fhir_server.errors import FhirError, Gone, NotFound, Unprocessable
+from fhir_server.errors import Gone, NotFound, Unprocessable
 from fhir_server.repository import Repository
 from fhir_server.version import Version
 from subscriptions import notification
 from subscriptions.definition import EMAIL, REST_HOOK, WEBSOCKET, SubscriptionDefinition, parse
 from subscriptions.mail import Mailer
-from subscriptions.notification import EVENT, HANDSHAKE, HEARTBEAT, About, Notified
+from subscriptions.notification import EVENT, HANDSHAKE, HEARTBEAT, About, Notified, fitting
 from subscriptions.outgoing import EndpointUnavailable, Outgoing, OutgoingRefused
 from subscriptions.rights import Rights, RightsLost
+from subscriptions.status import SERVER, set_status
 from subscriptions.store import State, SubscriptionStore
 
-SYSTEM = Access.system("subscriptions")
-LEASE_MARGIN_S = 30.0  # beyond the longest wait for an endpoint
+LEASE_S = 10.0  # so long a Subscription waits for a worker that was killed; a living one renews its leases
 GONE = 410  # an endpoint's way to say that it wants no more
 
 
@@ -43,6 +42,10 @@ class _Failed(Exception):
     def __init__(self, reason: str, final: bool = False) -> None:
         super().__init__(reason)
         self.final = final
+
+
+class _TakenOver(Exception):
+    """This worker was away longer than its lease, and another one has the Subscription now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class Courier:
 
     def turn(self, id: str, stopping: Callable[[], bool]) -> Next:
         """Do all there is to do, unless another worker is at it."""
-        state = self._claim(id, LEASE_MARGIN_S)
+        state = self._claim(id)
         if state is None:
             return Next()
         try:
@@ -103,18 +106,22 @@ class Courier:
                 step = self._step(case)
                 if not step.again:
                     return step
-                state = self._claim(id, LEASE_MARGIN_S)
+                state = self._claim(id)
             return Next()
         finally:
             self._store.release(id, self._holder)
 
-    def _claim(self, id: str, for_s: float) -> State | None:
+    def renew(self, ids: Iterable[str]) -> None:
+        """Lengthen the leases of turns under way; to be called more often than every LEASE_S."""
+        self._store.renew(ids, self._holder, datetime.now(UTC), LEASE_S)
+
+    def _claim(self, id: str) -> State | None:
         # Leases and retries run on the machine's clock, whatever the practice's time is.
-        return self._store.claim(id, self._holder, datetime.now(UTC), for_s)
+        return self._store.claim(id, self._holder, datetime.now(UTC), LEASE_S)
 
     def _case(self, id: str, state: State) -> _Case | None:
         try:
-            version = self._repository.read(SYSTEM, "Subscription", id)
+            version = self._repository.read(SERVER, "Subscription", id)
         except (NotFound, Gone):
             return None
         subscription = version.resource()
@@ -146,6 +153,8 @@ class Courier:
             self._store.failed(state.id, self._holder, str(loss), datetime.now(UTC), None)
             self._set_status(case.version, "error", str(loss))
             return Next()
+        except _TakenOver:
+            return Next()
         except _Failed as failure:
             return Next(delay_s=self._fail(case, failure), failing=True)
 
@@ -166,13 +175,13 @@ class Courier:
         events = self._store.events(state.id, state.delivered + 1, limit=definition.max_count)
         if not events:
             return Next(delay_s=self._heartbeat(case))
-        notified = self._rights.notified(events, access, state.withheld)
+        notified = fitting(self._rights.notified(events, access, state.withheld), definition.content)
         if definition.channel == EMAIL:
             for event in notified:
                 self._mailer.send(state.id, definition, event, self._clock())
         else:
             self._post(case, EVENT, notified, self._store.last_number(state.id))
-        self._store.sent(state.id, self._holder, datetime.now(UTC), events[-1].number)
+        self._store.sent(state.id, self._holder, datetime.now(UTC), notified[-1].number)
         return Next(again=True)
 
     def _heartbeat(self, case: _Case) -> float | None:
@@ -191,12 +200,10 @@ class Courier:
     def _post(self, case: _Case, kind: str, events: list[Notified], total: int) -> None:
         state, definition = case.state, case.definition
         about = About(state.id, definition.topic.url, definition.status, definition.content, total)
-        body = fhir_json.dumps(
-            notification.bundle(kind, about, events, self._repository.base_url, self._clock())
-        )
+        body = fhir_json.dumps(notification.bundle(kind, about, events, self._repository.base_url, self._clock()))
         headers = [("Content-Type", definition.mime), *definition.headers]
-        if self._claim(state.id, definition.timeout_s + LEASE_MARGIN_S) is None:
-            raise _Failed("another worker has taken over")
+        if self._claim(state.id) is None:
+            raise _TakenOver
         try:
             answer = self._outgoing.post(definition.endpoint or "", body, headers, definition.timeout_s)
         except (OutgoingRefused, EndpointUnavailable) as error:
@@ -219,20 +226,7 @@ class Courier:
         return None if next_attempt is None else delay_s
 
     def _set_status(self, seen: Version, status: str, error: str | None) -> None:
-        """Say so in the Subscription itself, unless it was changed in the meantime."""
-
-        def change(subscription: dict) -> dict | None:
-            if subscription["meta"]["versionId"] != str(seen.version):
-                return None
-            subscription["status"] = status
-            subscription.pop("error", None)
-            return subscription | ({"error": error} if error else {})
-
-        try:
-            self._repository.amend(SYSTEM, "Subscription", seen.id, change)
-        except FhirError as refusal:
-            if not isinstance(refusal, NotFound | Gone):  # deleted meanwhile: nothing is left to say
-                raise
+        set_status(self._repository, seen.id, seen.version, status, error)
 
 
 def _seconds_until(moment: datetime | None) -> float:

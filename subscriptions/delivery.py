@@ -7,8 +7,9 @@ watching it and by looking it over now and then, so a crash forgets nothing.
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from pymongo.errors import PyMongoError
 
@@ -20,6 +21,9 @@ log = logging.getLogger(__name__)
 
 LOOK_OVER_S = 5.0  # finds what a crashed worker left, and what is due by time
 TROUBLE_PAUSE_S = 2.0
+KEEP = timedelta(days=30)  # events, for `$events` and for those who were away
+CLEAR_EVERY_S = 3600.0
+RENEW_EVERY_S = 3.0
 
 
 class Delivery:
@@ -42,22 +46,27 @@ class Delivery:
         self._running: set[str] = set()
         self._again: set[str] = set()  # woken while running
         self._failing: set[str] = set()
+        self._live: set[str] = set()  # bound to websockets: their events are sent by the live process
         self._timers: dict[str, float] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Deliver until `stop` is set; turns that are under way end first."""
-        with ThreadPoolExecutor(self._sizes[0], "deliver") as healthy, ThreadPoolExecutor(
-            self._sizes[1], "retry"
-        ) as failing:
+        with (
+            ThreadPoolExecutor(self._sizes[0], "deliver") as healthy,
+            ThreadPoolExecutor(self._sizes[1], "retry") as failing,
+        ):
             self._pools = (healthy, failing)
             watcher = threading.Thread(target=self._watch, args=(stop,), name="subscription-wakes")
             watcher.start()
-            next_look = 0.0
+            chores = [
+                _Chore(self._look_over_s, lambda: self._look_over(stop)),
+                _Chore(RENEW_EVERY_S, self._renew),
+                _Chore(CLEAR_EVERY_S, lambda: self._store.clear(datetime.now(UTC) - KEEP)),
+            ]
             while not stop.is_set():
-                if time.monotonic() >= next_look:
-                    self._look_over(stop)
-                    next_look = time.monotonic() + self._look_over_s
-                self._wait(next_look, stop)
+                for chore in chores:
+                    chore.do_when_due()
+                self._wait(min(chore.due for chore in chores), stop)
             watcher.join()
             for pool in self._pools:
                 pool.shutdown(cancel_futures=True)
@@ -65,9 +74,13 @@ class Delivery:
     def _watch(self, stop: threading.Event) -> None:
         for wake in self._store.wakes(stop):
             if wake is None:
-                self._look_over(stop)
-            elif not (wake.event and wake.subscription in self._timers):  # a new event shortens no back-off
+                _with_patience(lambda: self._look_over(stop))
+            elif not (wake.event and self._is_not_for_events(wake.subscription)):
                 self._wake(wake.subscription, stop)
+
+    def _is_not_for_events(self, subscription: str) -> bool:
+        """Whether a new event is no reason for a turn: it shortens no back-off, and live ones are not ours."""
+        return subscription in self._live or (subscription in self._failing and subscription in self._timers)
 
     def _wait(self, until: float, stop: threading.Event) -> None:
         """Sleep until then or the next timer; give their turn to those whose time has come."""
@@ -83,13 +96,17 @@ class Delivery:
             self._wake(subscription, stop)
 
     def _look_over(self, stop: threading.Event) -> None:
-        try:
-            last = self._store.last_numbers()
-            for state in self._store.states():
-                if _due(state, last.get(state.id, 0)):
-                    self._wake(state.id, stop)
-        except PyMongoError as error:
-            log.warning("deliveries wait for MongoDB: %s", type(error).__name__)
+        last, states = self._store.last_numbers(), self._store.states()
+        self._live = {state.id for state in states if state.channel == WEBSOCKET}
+        for state in states:
+            if _due(state, last.get(state.id, 0)):
+                self._wake(state.id, stop)
+
+    def _renew(self) -> None:
+        with self._changed:
+            running = list(self._running)
+        if running:
+            self._courier.renew(running)
 
     def _wake(self, subscription: str, stop: threading.Event) -> None:
         with self._changed:
@@ -125,12 +142,35 @@ class Delivery:
                 self._running.discard(subscription)
 
 
+class _Chore:
+    """Something done now and then by the loop."""
+
+    def __init__(self, every_s: float, do: Callable[[], None]) -> None:
+        self.due = time.monotonic()
+        self._every_s = every_s
+        self._do = do
+
+    def do_when_due(self) -> None:
+        if time.monotonic() >= self.due:
+            _with_patience(self._do)
+            self.due = time.monotonic() + self._every_s
+
+
+def _with_patience(do: Callable[[], None]) -> None:
+    try:
+        do()
+    except PyMongoError as error:
+        log.warning("deliveries wait for MongoDB: %s", type(error).__name__)
+
+
 def _due(state: State, last: int) -> bool:
     now = datetime.now(UTC)
     if state.status == "requested":
         return True
     if state.status != "active":
         return False
-    if state.end is not None or state.heartbeat_s is not None:
-        return True  # the courier knows the practice's time, and when the heart is to beat
-    return state.channel != WEBSOCKET and last > state.delivered and (state.next_attempt or now) <= now
+    if state.end is not None:
+        return True  # the courier knows the practice's time
+    if state.channel == WEBSOCKET:
+        return False
+    return state.heartbeat_s is not None or (last > state.delivered and (state.next_attempt or now) <= now)

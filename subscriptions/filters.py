@@ -10,7 +10,6 @@ from urllib.parse import unquote_plus
 
 import conformance
 from conformance import Topic
-from fhir_server.version import Version
 
 MAX_FILTER = 2000  # characters
 MAX_VALUES = 100  # alternatives of one filter
@@ -115,5 +114,6 @@ def _alternatives(value: str) -> list[str]:
     return [*values, current]
 
 
-def matches(clauses: Collection[Clause], version: Version, keys: Collection[str]) -> bool:
+def matches(clauses: Collection[Clause], keys: Collection[str]) -> bool:
+    """Whether a version with these search keys meets every clause."""
     return all(clause.matches(keys) for clause in clauses)

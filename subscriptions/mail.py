@@ -38,9 +38,7 @@ class MailSender(Protocol):
 class Mailer:
     """Writes the mail of an event. referral_number: of a Task, None when it has none that is ours to show."""
 
-    def __init__(
-        self, sender: MailSender, public_url: str, referral_number: Callable[[dict], str | None]
-    ) -> None:
+    def __init__(self, sender: MailSender, public_url: str, referral_number: Callable[[dict], str | None]) -> None:
         self._sender = sender
         self._public_url = public_url.rstrip("/")
         self._referral_number = referral_number

@@ -3,9 +3,10 @@ http://hl7.org/fhir/uv/subscriptions-backport/notifications.html
 """
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import accumulate
 
 from fhir_server.version import Version
 from subscriptions import profile
@@ -15,6 +16,7 @@ HANDSHAKE, HEARTBEAT, EVENT = "handshake", "heartbeat", "event-notification"
 QUERY_STATUS, QUERY_EVENT = "query-status", "query-event"
 
 LEVELS = (EMPTY, ID_ONLY, FULL_RESOURCE)  # each tells more than the one before
+MAX_CONTENT = 4 * 1024 * 1024  # bytes of resources in one notification; a single larger one goes alone
 METHODS = {"create": ("POST", "201"), "update": ("PUT", "200"), "delete": ("DELETE", "204")}
 
 
@@ -90,6 +92,14 @@ def status_parameters(kind: str, about: About, events: Iterable[Notified], base_
         "meta": {"profile": [profile.STATUS_PROFILE]},
         "parameter": parameters,
     }
+
+
+def fitting(events: Sequence[Notified], content: str) -> list[Notified]:
+    """The first events, as many as fit into one notification; at least one."""
+    if content != FULL_RESOURCE:
+        return list(events)
+    sizes = accumulate(len(event.source.body or b"") if event.source else 0 for event in events)
+    return [event for event, size in zip(events, sizes, strict=True) if size <= MAX_CONTENT] or list(events[:1])
 
 
 def lower(content: str, asked: str | None) -> str:

@@ -10,6 +10,12 @@ from subscriptions.store import Event
 
 AccessOf = Callable[[str], Access | None]
 SYSTEM = "system:"
+OWNER = "@owner/"
+
+
+def owner_of(subscription: Version) -> str:
+    """The subject that a Subscription belongs to, whoever wrote this version; empty when it is nobody's."""
+    return next((key.removeprefix(OWNER) for key in subscription.scope if key.startswith(OWNER)), "")
 
 
 class RightsLost(Exception):
@@ -45,16 +51,16 @@ class Rights:
         there. One that was in sight of the subscriber then, and would not be now, means that the subscriber's
         own rights have shrunk: RightsLost, except for numbers up to `withheld`.
         """
-        return [
-            Notified(event.number, event.at, self._visible(event, access, withheld)) for event in events
-        ]
+        return [Notified(event.number, event.at, self._visible(event, access, withheld)) for event in events]
 
     def _visible(self, event: Event, access: Access, withheld: int) -> Version | None:
         resource_type, id = event.focus.split("/")
         newest = self._versions.newest(resource_type, id)
         if newest is None:
             return None
-        source = newest if newest.version == event.version else self._versions.version(resource_type, id, event.version)
+        source: Version | None = newest
+        if newest.version != event.version:
+            source = self._versions.version(resource_type, id, event.version)
         if source is None:
             return None
         if not access.sees(source.scope):

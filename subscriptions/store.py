@@ -8,7 +8,7 @@ version that the stream hands over again adds nothing, and one insert is all tha
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,6 +19,7 @@ from pymongo import ReturnDocument
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
+from fhir_server.stream import await_earlier_writes
 from subscriptions.mail import Message
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Event:
 @dataclass(frozen=True, slots=True)
 class State:
     """How far a Subscription is. version: of its resource; born: the write number of the first version seen.
+    position: of this version in the order of commits, 0 when not known.
     withheld: up to this number, events that the subscriber may not see (any more) are sent bare."""
 
     id: str
@@ -60,6 +62,7 @@ class State:
     last_sent: datetime | None = None
     end: datetime | None = None
     withheld: int = 0
+    position: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,16 @@ class Wake:
 
     subscription: str
     event: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a websocket's token stands for. numbers: Subscription id -> its newest event when the token was made."""
+
+    digest: str
+    subject: str
+    numbers: Mapping[str, int]
+    until: datetime
 
 
 class SubscriptionStore:
@@ -93,10 +106,8 @@ class SubscriptionStore:
         source, waiting = f"{focus}/_history/{version}", list(dict.fromkeys(subscriptions))
         while waiting:
             last = self._newest(waiting)
-            documents = [
-                {"sub": sub, "number": last[sub] + 1, "source": source, "focus": focus, "v": version, "op": op, "at": at}
-                for sub in waiting
-            ]
+            told = {"source": source, "focus": focus, "v": version, "op": op, "at": at}
+            documents = [{"sub": sub, "number": last[sub] + 1, **told} for sub in waiting]
             lost: dict[int, dict] = {}
             try:
                 self._events.insert_many(documents, ordered=False)
@@ -119,6 +130,10 @@ class SubscriptionStore:
             self._last.update(self.last_numbers(unknown))
         return {sub: self._last[sub] for sub in subscriptions}
 
+    def forget_numbers(self) -> None:
+        """Look the newest numbers up again; to be called by who begins to append, as others did so before."""
+        self._last.clear()
+
     def last_numbers(self, subscriptions: Iterable[str] | None = None) -> dict[str, int]:
         """The newest event number of each Subscription that has events."""
         match = [] if subscriptions is None else [{"$match": {"sub": {"$in": list(subscriptions)}}}]
@@ -133,16 +148,14 @@ class SubscriptionStore:
         """Events from number `first` to `last`, both included, in order. limit 0: all."""
         numbers: dict[str, int] = {"$gte": first} | ({} if last is None else {"$lte": last})
         found = self._events.find({"sub": subscription, "number": numbers}).sort("number", 1).limit(limit)
-        return [
-            Event(subscription, one["number"], one["focus"], one["v"], one["op"], one["at"]) for one in found
-        ]
+        return [Event(subscription, one["number"], one["focus"], one["v"], one["op"], one["at"]) for one in found]
 
     # States
 
     def record(self, state: State) -> None:
         """Take over what a version of the Subscription says, unless a newer version was taken over before."""
         told: dict[str, Any] = {
-            "version": state.version, "topic": state.topic, "owner": state.owner,
+            "version": state.version, "position": state.position, "topic": state.topic, "owner": state.owner,
             "channel": state.channel, "status": state.status, "heartbeat_s": state.heartbeat_s, "end": state.end,
         }  # fmt: skip
         begin: dict[str, Any] = {"born": state.born, "delivered": 0, "withheld": 0}
@@ -157,11 +170,18 @@ class SubscriptionStore:
         except DuplicateKeyError:
             pass  # the upsert met this version or a newer one: a replay
 
-    def remove(self, subscription: str) -> None:
-        """Forget a deleted Subscription and its events."""
-        self._states.delete_one({"_id": subscription})
+    def remove(self, subscription: str, version: int) -> None:
+        """Forget a Subscription that was deleted by that version, and its events."""
+        if self._states.find_one({"_id": subscription, "version": {"$gt": version}}) is not None:
+            return  # a replay: it was made anew since
         self._events.delete_many({"sub": subscription})
+        self._states.delete_one({"_id": subscription})
         self._last.pop(subscription, None)
+
+    def clear(self, before: datetime) -> None:
+        """Forget older events; not the newest one of each Subscription, from which the counting goes on."""
+        for subscription, newest in self.last_numbers().items():
+            self._events.delete_many({"sub": subscription, "number": {"$lt": newest}, "at": {"$lt": before}})
 
     def state(self, subscription: str) -> State | None:
         document = self._states.find_one({"_id": subscription})
@@ -179,6 +199,11 @@ class SubscriptionStore:
             return_document=ReturnDocument.AFTER,
         )
         return _state(document) if document else None
+
+    def renew(self, subscriptions: Iterable[str], holder: str, now: datetime, for_s: float) -> None:
+        """Lengthen those leases that this holder still has."""
+        still = {"_id": {"$in": list(subscriptions)}, "lease_holder": holder, "lease_until": {"$gt": now}}
+        self._states.update_many(still, {"$set": {"lease_until": now + timedelta(seconds=for_s)}})
 
     def release(self, subscription: str, holder: str) -> None:
         self._settle(subscription, holder, {"lease_until": None, "lease_holder": None})
@@ -218,17 +243,24 @@ class SubscriptionStore:
         None each time watching begins: whatever happened before is to be looked up.
         """
         of_event = {"ns.coll": self._events.name, "operationType": "insert"}
-        of_state = {
+        of_state: dict[str, Any] = {
             "ns.coll": self._states.name,
-            "$or": [{"operationType": "insert"}, {"updateDescription.updatedFields.status": {"$exists": True}}],
+            "$or": [
+                {"operationType": {"$in": ["insert", "delete"]}},
+                {"updateDescription.updatedFields.status": {"$exists": True}},
+            ],
         }
-        pipeline = [
+        pipeline: list[dict[str, Any]] = [
             {"$match": {"$or": [of_event, of_state]}},
             {"$project": {"event": "$fullDocument.sub", "state": "$documentKey._id"}},
         ]
         while not stop.is_set():
             try:
-                with self._database.watch(pipeline, max_await_time_ms=500) as stream:
+                with (
+                    self._database.client.start_session(causal_consistency=True) as session,
+                    self._database.watch(pipeline, max_await_time_ms=500, session=session) as stream,
+                ):
+                    await_earlier_writes(self._database, session)
                     yield None
                     while not stop.is_set():
                         change = stream.try_next()
@@ -249,13 +281,19 @@ class BindingTokens:
     def prepare(self) -> None:
         self._tokens.create_index("until", expireAfterSeconds=0)
 
-    def add(self, digest: str, subject: str, subscriptions: list[str], until: datetime) -> None:
-        self._tokens.insert_one({"_id": digest, "subject": subject, "subscriptions": subscriptions, "until": until})
+    def add(self, bound: Bound) -> None:
+        numbers = [{"id": id, "number": number} for id, number in bound.numbers.items()]
+        self._tokens.insert_one(
+            {"_id": bound.digest, "subject": bound.subject, "numbers": numbers, "until": bound.until}
+        )
 
-    def find(self, digest: str, now: datetime) -> tuple[str, list[str], datetime] | None:
-        """Subject, Subscriptions and end of a token that is still good."""
+    def find(self, digest: str, now: datetime) -> Bound | None:
+        """What a token stands for, while it is good."""
         found = self._tokens.find_one({"_id": digest, "until": {"$gt": now}})
-        return (found["subject"], found["subscriptions"], found["until"]) if found else None
+        if found is None:
+            return None
+        numbers = {one["id"]: one["number"] for one in found["numbers"]}
+        return Bound(digest, found["subject"], numbers, found["until"])
 
 
 class Outbox:

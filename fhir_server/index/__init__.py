@@ -15,8 +15,22 @@ from fhir_server.errors import TooLarge
 from fhir_server.index import encode
 from fhir_server.index.encode import Keys
 from fhir_server.index.path import Compiled, Unsupported, compile_path
-from fhir_server.index.spans import date_spans, number_spans, units
+from fhir_server.index.spans import DAY, WIDE, date_spans, number_spans, units
 
+# The date parameters whose element repeats, or is in one that does; all others have one value at most.
+REPEATING = frozenset(
+    {
+        ("AllergyIntolerance", "onset"),
+        ("CarePlan", "activity-date"),
+        ("Composition", "period"),
+        ("Encounter", "location-period"),
+        ("Goal", "target-date"),
+        ("Immunization", "reaction-date"),
+        ("MedicationRequest", "date"),
+        ("NamingSystem", "period"),
+        ("Substance", "expiry"),
+    }
+)
 MAX_ENTRY_BYTES = 3 * 1024 * 1024  # with the largest resource it still fits a MongoDB document
 _BSON_OVERHEAD = 13  # bytes of an array element beside its text
 _RANGE_BYTES = 100
@@ -34,7 +48,7 @@ SPANS: Mapping[str, Callable[[Any], Any]] = {"date": date_spans, "number": numbe
 
 @dataclass(slots=True)
 class Entry:
-    """What a version is found by. ranges: {p: parameter, lo, hi, ...}; sorts: parameter -> earliest date."""
+    """What a version is found by. ranges: {p: parameter, lo, hi, ...}; sorts: date parameter -> lo."""
 
     keys: list[str] = field(default_factory=list)
     ranges: list[dict] = field(default_factory=list)
@@ -43,10 +57,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rule:
-    """One parameter of one type, compiled. components: of a composite, (parameter, path) in order."""
+    """One parameter of one type, compiled.
+
+    single: a date of which a resource has one at most. components: of a composite, (parameter, path) in order.
+    """
 
     parameter: SearchParameter
     path: Compiled
+    single: bool = False
     components: tuple[tuple[SearchParameter, Compiled], ...] = ()
 
 
@@ -89,15 +107,20 @@ class Indexer:
             if found:
                 entry.ranges += found
                 keys[f"+{code}"] = None
-        elif code != "_lastUpdated":  # the store keeps that one itself
+        elif type == "date":
+            if code == "_lastUpdated":
+                return  # the store keeps that one itself
             for value in values:
-                for lo, hi in SPANS[type](value):
-                    span: dict = {"p": code, "lo": lo, "hi": hi}
-                    if type == "quantity" and (named := units(value)):
-                        span["u"] = named
-                    entry.ranges.append(span)
-                    if type == "date" and lo < entry.sorts.get(code, lo + 1):
+                for lo, hi in date_spans(value):
+                    entry.ranges.append({"p": code if hi - lo <= DAY else code + WIDE, "lo": lo, "hi": hi})
+                    if rule.single:
                         entry.sorts[code] = lo
+            keys[f"+{code}"] = None
+        else:
+            for value in values:
+                named = units(value) if type == "quantity" else None
+                for low, high in number_spans(value):
+                    entry.ranges.append({"p": code, "lo": low, "hi": high} | ({"u": named} if named else {}))
             keys[f"+{code}"] = None
 
     def _composite(self, rule: Rule, value: Any, resource: dict) -> list[dict]:
@@ -151,7 +174,8 @@ def _rule(parameter: SearchParameter, resource_type: str) -> Rule:
     if parameter.type not in ENCODERS and parameter.type not in SPANS and parameter.type != "composite":
         raise Unsupported(parameter.type)
     components = [(_component(url), compile_path(expression, None)) for url, expression in parameter.components]
-    return Rule(parameter, compile_path(parameter.expression, resource_type), tuple(components))
+    single = parameter.type == "date" and (resource_type, parameter.code) not in REPEATING
+    return Rule(parameter, compile_path(parameter.expression, resource_type), single, tuple(components))
 
 
 def _component(url: str) -> SearchParameter:

@@ -10,6 +10,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 DAY = 86_400_000_000  # microseconds
+WIDE = "~"  # after the parameter's name in the range of a date that covers more than a day
 EARLIEST, LATEST = -(2**62), 2**62  # open ends
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _DAYS = date.max.toordinal() + 1 - _EPOCH_DAY  # the day after 9999-12-31

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from fhir_server.access import Access
 from fhir_server.errors import Issue
 from fhir_server.index import Indexer
-from fhir_server.search.condition import Condition
+from fhir_server.search.condition import Condition, merged
 from fhir_server.search.include import MAX_INCLUDED, collect
 from fhir_server.search.order import position_of
-from fhir_server.search.planner import Planner
+from fhir_server.search.planner import Planner, is_chain
 from fhir_server.search.request import Request, read_request
 from fhir_server.search.sight import Sight
 from fhir_server.search.values import UnknownParameter
@@ -54,14 +54,7 @@ def search(
     sight.require(resource_type)
     request = read_request(resource_type, parameters, strict, default_count)
     planner = Planner(sight, base_url)
-    conditions: list[Condition] = []
-    for name, value in request.filters:
-        try:
-            conditions.append(planner.condition(resource_type, name, value))
-        except UnknownParameter as error:
-            request.leave_out(error)
-        else:
-            request.applied.append((name, value))
+    conditions = _conditions(planner, request)
     result = SearchResult(applied=request.query)
     if not request.only_total:
         _fill(result, request, sight, planner, conditions, base_url)
@@ -73,6 +66,21 @@ def search(
         issues = [issue.as_fhir() for issue in request.ignored]
         result.outcome = {"resourceType": "OperationOutcome", "issue": issues}
     return result
+
+
+def _conditions(planner: Planner, request: Request) -> list[Condition]:
+    """What the filters say. Chains come last, since they may have to be followed from what meets the others."""
+    conditions: list[Condition] = []
+    understood: set[int] = set()
+    for at in sorted(range(len(request.filters)), key=lambda at: is_chain(request.filters[at][0])):
+        try:
+            conditions.append(planner.condition(request.resource_type, *request.filters[at], conditions))
+        except UnknownParameter as error:
+            request.leave_out(error)
+        else:
+            understood.add(at)
+    request.applied += [request.filters[at] for at in sorted(understood)]
+    return merged(conditions)
 
 
 def _fill(
@@ -91,14 +99,13 @@ def _fill(
 
 def _page(request: Request, planner: Planner, conditions: list[Condition]) -> list[Version]:
     """The matches behind the request's position, one more than fits the page so as to know that there is more."""
-    order, position, limit = request.order, request.position, request.count + 1
+    position, limit = request.position, request.count + 1
     found: list[Version] = []
-    for part in order.parts():
-        if position is not None and not part.may_hold(position):
-            continue
-        met = [*conditions, *part.conditions, *(part.after(position) if position else [])]
-        found += planner.page(request.resource_type, met, part, limit - len(found))
-        position = None
+    for part in request.order.parts(conditions):
+        behind = part.behind(position) if position else []
+        if behind is not None:
+            met = [*conditions, *part.conditions, *behind]
+            found += planner.page(request.resource_type, met, part, limit - len(found))
         if len(found) == limit:
             break
     return found

@@ -1,7 +1,7 @@
 """One search parameter as a condition on stored versions. https://hl7.org/fhir/R4/search.html#modifiers"""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +15,7 @@ from fhir_server.index.text import MAX_KEY, bounded, escaped, fold
 from fhir_server.references import RELATIVE
 from fhir_server.search.ranges import date_bounds, number_bounds
 from fhir_server.search.values import alternatives, bad_value, date_value, number_value, split, unescape
+from fhir_server.search.window import Window, both, window
 from fhir_server.validation import ID
 
 KEYS, RANGES, UPDATED = "k", "r", "lu"  # indexes of the store
@@ -34,10 +35,14 @@ _MODIFIERS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What a version must meet. index: the one that finds the versions that do; None where none helps."""
+    """What a version must meet. index: the one that finds the versions that do; None where none helps.
+
+    window: of a date, where its matches begin.
+    """
 
     filter: dict
     index: str | None = None
+    window: Window | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +175,26 @@ def _parents(address: str) -> list[str]:
 
 
 def _date(asked: Asked) -> Condition:
-    code = asked.parameter.code
     read = [date_value(asked.name, value) for value in _values(asked)]
-    return _any([_span(code, date_bounds(prefix, span, _now())) for prefix, span in read], RANGES)
+    return _within(window(asked.parameter.code, asked.rule.single, read, _now()))
+
+
+def _within(dates: Window) -> Condition:
+    return Condition(dates.filter, RANGES, dates)
+
+
+def merged(conditions: Sequence[Condition]) -> list[Condition]:
+    """The same, with the conditions on a single date made one, so that the index is read between its two ends."""
+    windows: dict[str, Window] = {}
+    others: list[Condition] = []
+    for one in conditions:
+        if one.window is None or not one.window.single:
+            others.append(one)
+        elif one.window.code in windows:
+            windows[one.window.code] = both(windows[one.window.code], one.window)
+        else:
+            windows[one.window.code] = one.window
+    return [*others, *map(_within, windows.values())]
 
 
 def _number(asked: Asked) -> Condition:

@@ -4,13 +4,14 @@ A position is (value, n) of the last match; `_after` carries it. Matches without
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fhir_server.errors import BadRequest
 from fhir_server.index import Indexer, rules
-from fhir_server.search.condition import KEYS, UPDATED, Condition
+from fhir_server.search.condition import KEYS, RANGES, UPDATED, Condition
 from fhir_server.search.values import bad_value
 from fhir_server.version import Version
 
@@ -42,15 +43,14 @@ class Part:
         # The same direction for both, so that an index serves either when read backwards.
         return [(name, self.direction) for name in dict.fromkeys((self.field, "n"))]
 
-    def may_hold(self, position: Position) -> bool:
-        """Whether what follows the position can be in this part."""
-        return not self.valued or self.field == "n" or position.value is not None
-
-    def after(self, position: Position) -> list[Condition]:
-        """What the matches of this part behind a position of this part meet."""
+    def behind(self, position: Position) -> list[Condition] | None:
+        """What the matches of this part behind the position meet; None when there can be none."""
         beyond = "$lt" if self.direction < 0 else "$gt"
         if self.field == "n":
-            return [Condition({"n": {beyond: position.n}})]
+            # Those without a value come after all that have one.
+            return [Condition({"n": {beyond: position.n}})] if self.valued or position.value is None else []
+        if position.value is None:
+            return None
         up_to = {self.field: {f"{beyond}e": position.value}}
         following = {"$or": [{self.field: {beyond: position.value}}, {"n": {beyond: position.n}}]}
         return [Condition(up_to), Condition(following)]
@@ -63,17 +63,27 @@ class Order:
     code: str | None
     direction: int
 
-    def parts(self) -> list[Part]:
-        """In which parts the matches come: those without the value after those that have it."""
+    def parts(self, conditions: Sequence[Condition] = ()) -> list[Part]:
+        """In which parts the matches of these conditions come: those without the value after those that have it.
+
+        Where a condition on the same date says so, the index in this order is read from there on only.
+        """
         if self.code is None:
             return [Part("n", KEYS, self.direction)]
         if self.code in _FIELDS:
             return [Part(*_FIELDS[self.code], self.direction)]
         field = f"s.{self.code}"
-        return [
-            Part(field, field, self.direction, (Condition({field: {"$exists": True}}),)),
-            Part("n", KEYS, self.direction, (Condition({field: {"$exists": False}}),), valued=False),
-        ]
+        windows = (one.window for one in conditions if one.window and one.window.code == self.code)
+        window = next(windows, None)
+        if window is None:
+            valued = Part(field, field, self.direction, (Condition({field: {"$exists": True}}),))
+            return [valued, Part("n", KEYS, self.direction, (Condition({field: {"$exists": False}}),), valued=False)]
+        if not window.has_low:
+            return [Part(field, field, self.direction, (Condition({field: {"$lt": window.high}}),))]
+        early = (Condition({field: {"$lt": window.low}}), Condition(window.wide, RANGES))
+        within = (Condition({field: {"$gte": window.low, "$lt": window.high}}),)
+        parts = [Part(field, field, self.direction, early), Part(field, field, self.direction, within)]
+        return parts[:: self.direction]
 
 
 _FIELDS = {"_lastUpdated": ("lu", UPDATED), "_id": ("id", "id_v")}
@@ -92,8 +102,9 @@ def parse(resource_type: str, text: str) -> Order:
 
 
 def sortable(resource_type: str) -> list[str]:
-    """What `_sort` takes."""
-    return ["_id", *sorted(code for code, rule in rules(resource_type).items() if rule.parameter.type == "date")]
+    """What `_sort` takes: ids and dates of which a resource has one at most."""
+    dates = [code for code, rule in rules(resource_type).items() if rule.single]
+    return ["_id", *sorted(dates)]
 
 
 def position_of(order: Order, version: Version, indexer: Indexer) -> Position:

@@ -14,12 +14,9 @@ LO, HI = "lo", "hi"
 
 
 def date_bounds(prefix: str, span: Span, now: int, position: str = "") -> dict:
-    """What the stored lo and hi must meet. now: microseconds since 1970; ap allows a tenth of the time from then."""
+    """What the stored lo and hi must meet. now: microseconds since 1970."""
     lo, hi = LO + position, HI + position
-    start, end = span
-    if prefix == "ap":
-        margin = abs(now - (start + end) // 2) // 10
-        start, end = start - margin, end + margin
+    start, end = approximate(span, now) if prefix == "ap" else span
     rows: dict[str, dict] = {
         "eq": {lo: {"$gte": start, "$lt": end}, hi: {"$lte": end}},
         "ne": {"$or": [{lo: {"$lt": start}}, {hi: {"$gt": end}}]},
@@ -32,6 +29,12 @@ def date_bounds(prefix: str, span: Span, now: int, position: str = "") -> dict:
         "ap": {lo: {"$lt": end}, hi: {"$gt": start}},
     }
     return rows[prefix]
+
+
+def approximate(span: Span, now: int) -> Span:
+    """The span and a tenth of the time between it and now on either side."""
+    margin = abs(now - sum(span) // 2) // 10
+    return span[0] - margin, span[1] + margin
 
 
 def number_bounds(prefix: str, value: Decimal, position: str = "") -> dict:

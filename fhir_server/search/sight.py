@@ -43,7 +43,7 @@ class Sight:
     def ids(self, resource_type: str, conditions: Sequence[Condition], limit: int, index: str) -> list[str]:
         return self._store.ids(resource_type, self._filter(conditions), limit, index)
 
-    def targets(
+    def tails(
         self, resource_type: str, conditions: Sequence[Condition], prefix: str, limit: int, index: str
     ) -> set[str]:
         """What follows the prefix in the keys of the matches; a few more than `limit` when there are more."""

@@ -1,6 +1,7 @@
 """The stream of committed versions: complete, in order, from where a consumer stopped."""
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -110,3 +111,38 @@ def test_a_lease_is_free_once_it_has_run_out(database: Database) -> None:
     first, second = stream.Lease(database, "job", duration_s=0.0), stream.Lease(database, "job")
     assert first.hold()
     assert second.hold()
+
+
+def test_consumers_that_begin_amid_writes_miss_none_of_them(database: Database, repository: Repository) -> None:
+    ids = [str(n) for n in range(1, 29)]
+    seen: dict[str, set[str]] = {}
+    stop = threading.Event()
+
+    def collect(name: str) -> Callable[[Version], None]:
+        found = seen.setdefault(name, set())
+        return lambda version: found.add(version.id)
+
+    followers = []
+    write(repository, ["28"])
+    for id in ids:  # a consumer begins with each write
+        name = f"follower-{id}"
+        follower = threading.Thread(target=stream.follow, args=(database, name, collect(name), stop))
+        follower.start()
+        followers.append(follower)
+        write(repository, [id])
+    deadline = time.monotonic() + 10
+    while any(len(found) < len(ids) for found in seen.values()) and time.monotonic() < deadline:
+        stop.wait(0.05)
+    stop.set()
+    for follower in followers:
+        follower.join()
+    assert {name: set(ids) - found for name, found in seen.items() if len(found) < len(ids)} == {}
+
+
+def test_a_consumer_stopped_while_it_catches_up_begins_anew(database: Database, repository: Repository) -> None:
+    write(repository, ["1", "2", "3"])
+    stop = threading.Event()
+    stream.follow(database, "test", lambda _version: stop.set(), stop)
+    seen, handle, done = collector(3)
+    follow_until(database, handle, done)
+    assert seen == [f"Patient/{id}/_history/1" for id in "123"]

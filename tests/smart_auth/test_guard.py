@@ -282,6 +282,11 @@ class TestSession:
         cross_site = {"X-CSRF-Token": token, "Sec-Fetch-Site": "cross-site"}
         assert_outcome(browser.post("/desk", headers=cross_site), 403, "forbidden")
 
+    def test_takes_no_large_form_since_it_is_read_for_its_token(self, browser: FlaskClient) -> None:
+        log_in(browser, "frida")
+        token = browser.get("/form").text
+        assert browser.post("/desk", data={"csrf_token": token, "x": "x" * 200_000}).status_code == 413
+
     def test_has_a_csrf_token_of_its_own(self, app: Flask) -> None:
         first, second = app.test_client(), app.test_client()
         log_in(first, "frida")

@@ -239,6 +239,13 @@ class TestSession:
         clock.forward(minutes=15)
         assert browser.get("/desk").status_code == 401
 
+    def test_is_not_kept_alive_by_a_page_that_refreshes_itself(self, browser: FlaskClient, clock: Clock) -> None:
+        log_in(browser, "frida")
+        clock.forward(minutes=14)
+        assert browser.get("/desk", headers={"X-Background": "1"}).status_code == 200
+        clock.forward(minutes=1)
+        assert browser.get("/desk", headers={"X-Background": "1"}).status_code == 401
+
     def test_ends_after_twelve_hours_whatever_happens(self, browser: FlaskClient, clock: Clock) -> None:
         log_in(browser, "frida")
         for _ in range(71):

@@ -5,7 +5,6 @@ import threading
 import time
 
 import pytest
-from hook_listener import Listener, status
 
 from subscriptions.outgoing import (
     EndpointUnavailable,
@@ -14,6 +13,7 @@ from subscriptions.outgoing import (
     check_header,
     is_public,
 )
+from tests.subscriptions.hook_listener import Listener, status
 
 
 def resolving(*addresses: str) -> Outgoing:

@@ -1,0 +1,91 @@
+"""A few processes that decode and render, and that are killed when they take too long or too much.
+
+Started when first needed, by spawning: a fork of a web server with threads could inherit a locked lock.
+"""
+
+import atexit
+import multiprocessing
+import os
+import resource
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import TimeoutError as TookTooLong
+from typing import TypeVar
+
+from pebble import ProcessExpired, ProcessPool
+
+from dicomweb import pixels, render
+from dicomweb.display import Display
+from dicomweb.pixels import EncodedFrame, Undecodable
+from dicomweb.render import Rendering
+from fhir_server.errors import NotAcceptable, Unavailable
+
+TIMEOUT_S = 30.0
+TASKS_A_PROCESS = 1000  # then it is replaced, whatever a decoder may have leaked
+MEMORY_BYTES = 4 * 1024**3  # address space of a process
+WAITING_A_PROCESS = 16  # tasks beyond that are refused: who waits longer has gone
+
+Result = TypeVar("Result")
+
+
+class PixelPool:
+    """Thread safe. size: processes."""
+
+    def __init__(self, size: int, timeout_s: float = TIMEOUT_S) -> None:
+        self._size = size
+        self._timeout_s = timeout_s
+        self._room = threading.BoundedSemaphore(size * WAITING_A_PROCESS)
+        self._starting = threading.Lock()
+        self._pool: ProcessPool | None = None
+
+    def decoded(self, frame: EncodedFrame) -> bytes:
+        """See pixels.decoded. Raises NotAcceptable when it cannot be decoded here, Unavailable when all are busy."""
+        return self._run(pixels.decoded, frame)
+
+    def rendered(self, frame: EncodedFrame, display: Display, wanted: Rendering) -> bytes:
+        """See render.render. Raises as `decoded` does."""
+        return self._run(render.render, frame, display, wanted)
+
+    def close(self) -> None:
+        """End the processes; the pool starts anew when it is used again."""
+        with self._starting:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.stop()
+            pool.join()
+
+    def _run(self, function: Callable[..., Result], *arguments: object) -> Result:
+        if not self._room.acquire(blocking=False):
+            raise Unavailable("too many images are being decoded just now", headers={"Retry-After": "2"})
+        try:
+            return self._started().schedule(function, args=arguments, timeout=self._timeout_s).result()
+        except Undecodable as error:
+            raise NotAcceptable(str(error)) from None
+        except (TookTooLong, ProcessExpired, MemoryError):
+            raise NotAcceptable("the pixel data takes too long or too much memory to decode") from None
+        finally:
+            self._room.release()
+
+    def _started(self) -> ProcessPool:
+        with self._starting:
+            if self._pool is None:
+                spawn = multiprocessing.get_context("spawn")
+                self._pool = ProcessPool(self._size, TASKS_A_PROCESS, _begin, context=spawn)
+                atexit.register(self.close)
+            return self._pool
+
+
+def _begin() -> None:
+    """First thing in a process of the pool."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends its pool
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: "multiprocessing.process.BaseProcess") -> None:
+    """A server that is killed takes its pool with it."""
+    parent.join()
+    os._exit(1)

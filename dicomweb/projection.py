@@ -1,0 +1,126 @@
+"""Keeps ImagingStudy and stored study in step: images -> ImagingStudy, and who sees it -> who sees the images.
+
+Storing an instance raises the revision of its study in the same transaction, so a study that was not projected yet
+can always be found, whatever was killed in between.
+"""
+
+import logging
+import threading
+import traceback
+from collections.abc import Callable
+from datetime import UTC, tzinfo
+
+from pymongo.errors import PyMongoError
+
+from dicomweb.imaging_study import MAX_INSTANCES, endpoint, imaging_study
+from dicomweb.matching import SYSTEM, Matcher, OrderMatcher, identifiers_of, study_attributes
+from dicomweb.store import DicomStore, StudyState
+from dicomweb.uids import imaging_study_id
+from fhir_server.errors import FhirError
+from fhir_server.lease import Lease
+from fhir_server.repository import Repository
+from fhir_server.version import Version
+
+log = logging.getLogger(__name__)
+
+CONSUMER = "dicomweb"  # the name under which `handler` follows the version stream
+LEASE = "dicomweb-projection"
+POLL_S = 0.1  # one indexed query
+PAUSE_S = 0.5  # after an outage, and while another worker holds the lease
+BACKOFF_S = (1, 5, 30, 120, 600)  # at a study that cannot be projected
+URN = "urn:oid:"
+
+
+class Projector:
+    """Writes the ImagingStudy of each study that has changed. One worker at a time does it."""
+
+    def __init__(
+        self, store: DicomStore, repository: Repository, matcher: Matcher | None = None, zone: tzinfo = UTC
+    ) -> None:
+        self._store = store
+        self._repository = repository
+        self._match = matcher or OrderMatcher(repository)
+        self._zone = zone
+
+    def run(self, stop: threading.Event) -> None:
+        """Project until `stop` is set; survives outages of MongoDB."""
+        lease = Lease(self._store.database, LEASE)
+        while not stop.is_set():
+            try:
+                if not lease.hold():
+                    stop.wait(PAUSE_S)
+                elif not self.project_due():
+                    stop.wait(POLL_S)
+            except PyMongoError as error:
+                log.warning("the projection of studies waits for MongoDB: %s", type(error).__name__)
+                stop.wait(PAUSE_S)
+        try:
+            lease.release()
+        except PyMongoError:
+            log.warning("the projection of studies leaves its lease to run out")
+
+    def project_due(self) -> int:
+        """Project what is due now; returns how many studies that were."""
+        due = self._store.due()
+        for state in due:
+            try:
+                self.project(state)
+            except PyMongoError:
+                raise
+            except Exception as error:
+                # One study that cannot be projected must not hold up the others. Class and lines only: the text of
+                # an error may carry patient data.
+                lines = "".join(traceback.format_tb(error.__traceback__))
+                fault = str(error.issues or type(error).__name__) if isinstance(error, FhirError) else ""
+                log.error("study %s: %s %s\n%s", imaging_study_id(state.uid), type(error).__name__, fault, lines)
+                self._store.postpone(state, BACKOFF_S[min(state.failures, len(BACKOFF_S) - 1)])
+        return len(due)
+
+    def project(self, state: StudyState) -> Version:
+        """Write the ImagingStudy of a study as it is now."""
+        content = self._store.content(state.uid, MAX_INSTANCES)
+        study = study_attributes(state.uid, content.attributes, [series.attributes for series in content.series])
+        newest = self._repository.store.newest("ImagingStudy", imaging_study_id(state.uid))
+        current = newest if newest is not None and not newest.deleted else None
+        # Once complete, a study stays available: later instances are an addition to it.
+        status = "available" if state.status == "available" or self._complete(state) else "registered"
+        resource = imaging_study(
+            study, content, self._match(study), status, self._zone, current.resource() if current else None
+        )
+        written = self._repository.update(SYSTEM, resource, if_match=current.version if current else None)
+        self._store.set_scope(state.uid, written.version.scope, written.version.version)
+        self._store.projected(state, status, linked="basedOn" in resource)
+        return written.version
+
+    def _complete(self, state: StudyState) -> bool:
+        return state.projected > 0 and self._store.is_quiet(state)
+
+
+def handler(store: DicomStore) -> Callable[[Version], None]:
+    """What `fhir_server.stream.follow` calls for each version, under the consumer name `CONSUMER`."""
+
+    def handle(version: Version) -> None:
+        if version.resource_type == "ImagingStudy":
+            access_of_studies(store, version)
+        elif version.resource_type in ("Task", "ServiceRequest") and not version.deleted:
+            # The order may come after the images.
+            store.look_again(identifiers_of(version.resource()))
+
+    return handle
+
+
+def access_of_studies(store: DicomStore, version: Version) -> None:
+    """Who sees an ImagingStudy sees its images; once it is deleted, only the practice does."""
+    if version.deleted:
+        study = store.study_of(version.id)
+    else:
+        identifiers = identifiers_of(version.resource())
+        uids = [value.removeprefix(URN) for value in identifiers if value.startswith(URN)]
+        study = next((uid for uid in uids if imaging_study_id(uid) == version.id), None)
+    if study is not None:
+        store.set_scope(study, () if version.deleted else version.scope, version.version)
+
+
+def ensure_endpoint(repository: Repository, dicomweb_base: str) -> None:
+    """The Endpoint that every ImagingStudy names, with this server's address. Called before the server answers."""
+    repository.update(SYSTEM, endpoint(dicomweb_base))

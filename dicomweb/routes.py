@@ -1,0 +1,226 @@
+"""The DICOMweb service at /dicomweb. Thin: values out of the request, a result into the response. PS3.18."""
+
+from collections.abc import Iterable, Iterator
+from zlib import MAX_WBITS, compressobj
+
+import orjson
+from flask import Blueprint, Response, request
+from werkzeug.http import parse_options_header
+
+from dicomweb import qido, stow, wado
+from dicomweb.accept import DICOM, DICOM_JSON, MULTIPART, Accepted, choose, parse_accept
+from dicomweb.attributes import Level
+from dicomweb.blobs import BlobStore
+from dicomweb.display import parse_window
+from dicomweb.instance import instance_address
+from dicomweb.multipart import parts
+from dicomweb.pool import PixelPool
+from dicomweb.render import JPEG, MAX_VIEWPORT, PNG, Rendering, Viewport
+from dicomweb.store import DicomStore
+from dicomweb.uids import check_uid
+from fhir_server.errors import BadRequest, Forbidden, UnsupportedMediaType
+from fhir_server.http import current_access
+
+IMAGING = "ImagingStudy"
+THUMBNAIL_SIDE = 128
+_STUDY = "/studies/<study>"
+_SERIES = f"{_STUDY}/series/<series>"
+_INSTANCE = f"{_SERIES}/instances/<instance>"
+
+
+def create_blueprint(
+    store: DicomStore, blobs: BlobStore, pool: PixelPool, base_url: str, max_body_mb: int
+) -> Blueprint:
+    """base_url: public address of the service, without a slash at its end. max_body_mb: of one request."""
+    dicomweb = Blueprint("dicomweb", __name__, url_prefix="/dicomweb")
+    max_bytes = max_body_mb * 2**20
+
+    def readable(study: str, series: str | None = None, instance: str | None = None) -> None:
+        """The caller may read this study, and the UIDs are some."""
+        access = current_access()
+        access.require("read", IMAGING)
+        _check(study, series, instance)
+        store.check_visible(access, study)
+
+    # STOW-RS
+
+    @dicomweb.post("/studies", defaults={"study": None})
+    @dicomweb.post(_STUDY)
+    def store_instances(study: str | None) -> Response:
+        access = current_access()
+        access.require("create", IMAGING)
+        if not access.is_practice:
+            raise Forbidden("images are stored by the practice")
+        if study is not None:
+            check_uid(study, "StudyInstanceUID")
+        boundary = _boundary()
+        request.max_content_length = max_bytes
+        message = parts(request.stream, boundary)
+        outcome = stow.store_instances(store, blobs, message, study, max_bytes)
+        return _json(orjson.dumps(stow.answer(outcome, base_url)), outcome.status)
+
+    # QIDO-RS
+
+    @dicomweb.get("/studies", defaults={"level": "study"})
+    @dicomweb.get("/series", defaults={"level": "series"})
+    @dicomweb.get("/instances", defaults={"level": "instance"})
+    @dicomweb.get(f"{_STUDY}/series", defaults={"level": "series"})
+    @dicomweb.get(f"{_STUDY}/instances", defaults={"level": "instance"})
+    @dicomweb.get(f"{_SERIES}/instances", defaults={"level": "instance"})
+    def search(level: Level, study: str | None = None, series: str | None = None) -> Response:
+        access = current_access()
+        access.require("search", IMAGING)
+        choose(_accepted(), [DICOM_JSON], "the answer to a search")
+        if study is not None:
+            _check(study, series)
+            store.check_visible(access, study)
+        given = [(k, v) for k, values in request.args.lists() for v in values if k.lower() != "accept"]
+        query = qido.parse_query(level, given, study, series)
+        found = qido.search(store, access, query, base_url)
+        answer = _json(orjson.dumps(found))
+        for warning in query.warnings:
+            answer.headers.add("Warning", f'299 radloop "{warning}"')
+        return answer
+
+    # WADO-RS
+
+    @dicomweb.get(_STUDY)
+    @dicomweb.get(_SERIES)
+    @dicomweb.get(_INSTANCE)
+    def retrieve(study: str, series: str | None = None, instance: str | None = None) -> Response:
+        readable(study, series, instance)
+        base = f"{base_url}/studies/{study}"
+        return _send(wado.instance_files(blobs, store.files(study, series, instance), _accepted(), base))
+
+    @dicomweb.get(f"{_STUDY}/metadata")
+    @dicomweb.get(f"{_SERIES}/metadata")
+    @dicomweb.get(f"{_INSTANCE}/metadata")
+    def metadata(study: str, series: str | None = None, instance: str | None = None) -> Response:
+        readable(study, series, instance)
+        choose(_accepted(), [DICOM_JSON], "metadata")
+        body = wado.metadata(store.metadata(study, series, instance), base_url)
+        if "gzip" not in request.accept_encodings:
+            return _json(body)
+        answer = _json(_gzipped(body))
+        answer.headers["Content-Encoding"] = "gzip"
+        answer.vary.add("Accept-Encoding")
+        return answer
+
+    @dicomweb.get(f"{_INSTANCE}/frames/<numbers>")
+    def frames(study: str, series: str, instance: str, numbers: str) -> Response:
+        readable(study, series, instance)
+        base = base_url + instance_address(study, series, instance)
+        wanted = wado.parse_frame_numbers(numbers)
+        return _send(wado.frames(store.instance(study, series, instance), wanted, _accepted(), blobs, pool, base))
+
+    @dicomweb.get(f"{_INSTANCE}/bulkdata/<path:path>")
+    def bulk_data(study: str, series: str, instance: str, path: str) -> Response:
+        readable(study, series, instance)
+        address = f"{base_url}{instance_address(study, series, instance)}/bulkdata/{path}"
+        return _send(wado.bulk_data(store.instance(study, series, instance), path, _accepted(), blobs, address))
+
+    @dicomweb.get(f"{_INSTANCE}/rendered", defaults={"number": "1"})
+    @dicomweb.get(f"{_INSTANCE}/frames/<number>/rendered")
+    def rendered(study: str, series: str, instance: str, number: str) -> Response:
+        return image(study, series, instance, number, _rendering(None))
+
+    @dicomweb.get(f"{_INSTANCE}/thumbnail", defaults={"number": "1"})
+    @dicomweb.get(f"{_INSTANCE}/frames/<number>/thumbnail")
+    def thumbnail(study: str, series: str, instance: str, number: str) -> Response:
+        return image(study, series, instance, number, _rendering(Viewport(THUMBNAIL_SIDE, THUMBNAIL_SIDE)))
+
+    @dicomweb.get(f"{_STUDY}/thumbnail")
+    @dicomweb.get(f"{_SERIES}/thumbnail")
+    def representative(study: str, series: str | None = None) -> Response:
+        """The image in the middle of the (first) series."""
+        readable(study, series)
+        files = store.files(study, series)
+        first = [file for file in files if file.series == files[0].series]
+        middle = first[len(first) // 2]
+        wanted = _rendering(Viewport(THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        return image(study, middle.series, middle.sop_instance, "1", wanted)
+
+    def image(study: str, series: str, instance: str, number: str, wanted: Rendering) -> Response:
+        readable(study, series, instance)
+        numbers = wado.parse_frame_numbers(number)
+        if len(numbers) != 1:
+            raise BadRequest("one frame at a time is rendered")
+        body = wado.rendered(store.instance(study, series, instance), numbers[0], wanted, blobs, pool)
+        return Response(body, content_type=wanted.media_type)
+
+    return dicomweb
+
+
+def _check(study: str, series: str | None = None, instance: str | None = None) -> None:
+    check_uid(study, "StudyInstanceUID")
+    if series is not None:
+        check_uid(series, "SeriesInstanceUID")
+    if instance is not None:
+        check_uid(instance, "SOPInstanceUID")
+
+
+def _accepted() -> list[Accepted]:
+    """What the client accepts: the query parameter is for those that cannot set a header. PS3.18 section 8.3.3.1."""
+    return parse_accept(request.args.get("accept"), request.headers.get("Accept"))
+
+
+def _boundary() -> str:
+    """The boundary of a request of DICOM files. Raises UnsupportedMediaType, BadRequest."""
+    media_type, parameters = parse_options_header(request.content_type)
+    named = {name.lower(): value for name, value in parameters.items()}
+    if media_type.lower() != MULTIPART or named.get("type", DICOM).lower() != DICOM:
+        raise UnsupportedMediaType(f'instances are sent as {MULTIPART}; type="{DICOM}"')
+    if not named.get("boundary"):
+        raise BadRequest("the Content-Type has no boundary")
+    return named["boundary"]
+
+
+def _rendering(viewport: Viewport | None) -> Rendering:
+    """What the query parameters of a rendered image ask for. PS3.18 section 8.3.5.1. Raises BadRequest."""
+    given = request.args
+    media_type = choose(_accepted(), [JPEG, PNG], "a rendered image")
+    quality = given.get("quality", "").strip() or "90"
+    if not (quality.isascii() and quality.isdigit() and 1 <= int(quality[:4]) <= 100):
+        raise BadRequest("quality is a number from 1 to 100")
+    window = parse_window(given["window"]) if given.get("window", "").strip() else None
+    if given.get("viewport", "").strip():
+        viewport = _viewport(given["viewport"])
+    return Rendering(media_type, int(quality), window, viewport)
+
+
+def _viewport(given: str) -> Viewport:
+    """`vw,vh` or `vw,vh,sx,sy,sw,sh`, where the last four may be empty."""
+    fault = BadRequest(f"viewport takes width,height or width,height,x,y,width,height; at most {MAX_VIEWPORT} wide")
+    fields = [field.strip() for field in given.split(",")]
+    try:
+        numbers = [float(field) if field else None for field in fields]
+    except ValueError:
+        raise fault from None
+    if len(numbers) not in (2, 6) or not all(n is None or abs(n) <= 1_000_000 for n in numbers):
+        raise fault
+    width, height, x, y, source_width, source_height = [*numbers, None, None, None, None][:6]
+    if width is None or height is None or not (1 <= width <= MAX_VIEWPORT and 1 <= height <= MAX_VIEWPORT):
+        raise fault
+    if (x or 0) < 0 or (y or 0) < 0 or source_width == 0 or source_height == 0:
+        raise fault
+    return Viewport(int(width), int(height), x or 0.0, y or 0.0, source_width, source_height)
+
+
+def _json(body: bytes | Iterable[bytes], status: int = 200) -> Response:
+    return Response(body, status, content_type=DICOM_JSON)
+
+
+def _send(content: wado.Content) -> Response:
+    answer = Response(content.chunks, content_type=content.content_type)
+    if content.length is not None:
+        answer.content_length = content.length
+    return answer
+
+
+def _gzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Metadata says the same of every slice: a thirtieth of the bytes for a millisecond."""
+    compressor = compressobj(1, wbits=MAX_WBITS | 16)
+    for chunk in chunks:
+        if compressed := compressor.compress(chunk):
+            yield compressed
+    yield compressor.flush()

@@ -1,0 +1,521 @@
+"""Studies, series and instances in MongoDB. The only module of dicomweb that knows pymongo.
+
+Everything is keyed by UIDs alone: two patient ids below one series are two values, not two series. An instance and
+the new revision of its study are one transaction, so the projection to FHIR can always tell what it has not seen.
+"""
+
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import orjson
+import pymongo
+from pymongo.client_session import ClientSession
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
+
+from dicomweb.attributes import (
+    ACCESSION,
+    CLASSES,
+    INSTANCE_NUMBER,
+    INSTANCE_UID,
+    MODALITIES,
+    MODALITY,
+    SERIES_INSTANCES,
+    SERIES_NUMBER,
+    SERIES_UID,
+    STUDY_INSTANCES,
+    STUDY_SERIES,
+    STUDY_UID,
+    Level,
+    of_level,
+    stored,
+    value,
+)
+from dicomweb.dicom_json import Attributes, integer, text
+from dicomweb.frames import FrameTable
+from dicomweb.instance import Received
+from dicomweb.matching_keys import keys_of
+from dicomweb.uids import imaging_study_id
+from fhir_server.access import Access
+from fhir_server.errors import NotFound, Unavailable
+
+SEARCH_TIMEOUT_MS = 20_000
+TRANSACTION_INSTANCES = 200
+TRANSACTION_BYTES = 16 * 1024 * 1024
+ATTEMPTS = 5  # at a transaction that meets the same SOP Instance UID in another study's
+_DATE = "f.00080020"
+_STATED = {"study": "dicom_studies", "series": "dicom_series", "instance": "dicom_instances"}
+# Where the UIDs of the hierarchy are, by level; other keys are below `f`.
+_UID_FIELDS: dict[Level, dict[str, str]] = {
+    "study": {STUDY_UID: "_id"},
+    "series": {STUDY_UID: "study", SERIES_UID: "series"},
+    "instance": {STUDY_UID: "study", SERIES_UID: "series", INSTANCE_UID: "_id"},
+}
+_ORDER: dict[Level, list[tuple[str, int]]] = {
+    "study": [(_DATE, -1), ("_id", 1)],
+    "series": [("study", 1), ("n", 1), ("_id", 1)],
+    "instance": [("study", 1), ("series", 1), ("n", 1), ("_id", 1)],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One key of a search. field: see matching_keys.field_of.
+
+    one_of: it has one of the values. like: it matches the regular expression. between: it lies in the closed range,
+    either end may be None.
+    """
+
+    field: str
+    kind: Literal["one_of", "like", "between"]
+    values: tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInstance:
+    """An instance as WADO-RS needs it. places: path of bulk data -> (offset, length)."""
+
+    study: str
+    series: str
+    sop_instance: str
+    sop_class: str
+    transfer_syntax: str
+    blob_key: str
+    frames: FrameTable | None
+    inflated_from: int | None
+    metadata: bytes = field(repr=False)
+    places: Mapping[str, Sequence[int]] = field(default_factory=dict, repr=False)
+
+    @property
+    def attributes(self) -> Attributes:
+        """The data set as DICOM JSON, parsed anew each time."""
+        return orjson.loads(zlib.decompress(self.metadata))
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceFile:
+    """What is needed to send an instance as it was received."""
+
+    series: str
+    sop_instance: str
+    transfer_syntax: str
+    blob_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class StudyState:
+    """A study and how far its projection is. status: of the ImagingStudy last projected; None before the first."""
+
+    uid: str
+    revision: int
+    changed: datetime
+    projected: int
+    status: str | None
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesContent:
+    """A series with its instances: (SOP Class UID, SOP Instance UID, Instance Number), in order."""
+
+    attributes: Attributes
+    count: int
+    instances: list[tuple[str, str, int | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class StudyContent:
+    """What an ImagingStudy says of a study."""
+
+    attributes: Attributes
+    modalities: list[str]
+    count: int
+    series: list[SeriesContent]
+
+
+class DicomStore:
+    """The index of the stored instances. Thread safe.
+
+    quiet_s: a study is complete when nothing was added for so long.
+    """
+
+    def __init__(self, database: Database, quiet_s: float = 2.0, clock: Callable[[], datetime] | None = None) -> None:
+        self._database = database
+        self._studies = database["dicom_studies"]
+        self._series = database["dicom_series"]
+        self._instances = database["dicom_instances"]
+        self._quiet = timedelta(seconds=quiet_s)
+        self._now = clock or (lambda: datetime.now(UTC))
+        self._prepared = threading.Lock()
+        self._ready = False
+
+    @property
+    def database(self) -> Database:
+        """For leases."""
+        return self._database
+
+    def prepare(self) -> None:
+        """Make the collections and indexes; a transaction cannot."""
+        with self._prepared:
+            if self._ready:
+                return
+            index = pymongo.IndexModel
+            self._studies.create_indexes(
+                [
+                    index([("due", 1)], name="due", partialFilterExpression={"due": {"$exists": True}}),
+                    index([(_DATE, -1), ("_id", 1)], name="date"),
+                    index([("scope", 1), (_DATE, -1), ("_id", 1)], name="scope"),
+                    index([("resource", 1)], name="resource"),
+                    index([("f.00100020", 1)], name="patient"),
+                    index([("f.00100010", 1)], name="name"),
+                    index([("f.00080050", 1)], name="accession"),
+                    index([("f.00080061", 1), (_DATE, -1)], name="modality"),
+                ]
+            )
+            self._series.create_indexes(
+                [
+                    index([("study", 1), ("n", 1), ("_id", 1)], name="study"),
+                    index([("series", 1)], name="series"),
+                    index([("f.00080060", 1), (_DATE, -1)], name="modality"),
+                    index([("f.00100020", 1)], name="patient"),
+                ]
+            )
+            self._instances.create_indexes(
+                [
+                    index([("study", 1), ("series", 1), ("n", 1), ("_id", 1)], name="study"),
+                    index([("series", 1)], name="series"),
+                    index([("f.00100020", 1)], name="patient"),
+                ]
+            )
+            self._ready = True
+
+    # Storing
+
+    def known(self, sop_instances: Iterable[str]) -> dict[str, str]:
+        """SOP Instance UID -> blob key, of those that are stored."""
+        found = self._instances.find({"_id": {"$in": list(sop_instances)}}, {"blob": 1})
+        return {document["_id"]: document["blob"] for document in found}
+
+    def add(self, received: list[Received]) -> dict[str, str]:
+        """Index instances whose files are kept already. Durable when it returns.
+
+        Returns SOP Instance UID -> blob key as stored now: another key than the one received means that another
+        object came first, and that this one is not stored. Of one UID in the list the first counts.
+        """
+        self.prepare()
+        result: dict[str, str] = {}
+        for batch in _batches(received):
+            result |= self._add(batch)
+        return result
+
+    def _add(self, batch: list[Received]) -> dict[str, str]:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                with self._database.client.start_session() as session:
+                    return session.with_transaction(lambda s: self._transact(batch, s))
+            except DuplicateKeyError:  # the same UID, at the same time, in a request for another study
+                if attempt == ATTEMPTS:
+                    raise Unavailable("the same instances are being stored by several requests; try again") from None
+        raise AssertionError("unreachable")
+
+    def _transact(self, batch: list[Received], session: ClientSession) -> dict[str, str]:
+        study = batch[0].instance.study
+        uids = [received.instance.sop_instance for received in batch]
+        found = self._instances.find({"_id": {"$in": uids}}, {"blob": 1}, session=session)
+        stored_keys = {document["_id"]: document["blob"] for document in found}
+        fresh: list[Received] = []
+        for received in batch:
+            if received.instance.sop_instance not in stored_keys:
+                stored_keys[received.instance.sop_instance] = received.blob_key
+                fresh.append(received)
+        if not fresh:
+            return stored_keys
+        # The study first: whoever else adds to it waits here, and not after work that is then lost.
+        now = self._now()
+        grown = {"$inc": {"revision": 1}, "$set": {"changed": now}}
+        self._studies.update_one({"_id": study}, grown, upsert=True, session=session)
+        current = self._studies.find_one({"_id": study}, session=session) or {}
+        self._instances.insert_many([_instance_document(received) for received in fresh], session=session)
+        new_series = self._add_series(study, fresh, session)
+        document = self._study_document(current, fresh, new_series, now)
+        self._studies.replace_one({"_id": study}, document, session=session)
+        return stored_keys
+
+    def _add_series(self, study: str, fresh: list[Received], session: ClientSession) -> int:
+        """Returns how many series are new."""
+        by_series: dict[str, list[Received]] = {}
+        for received in fresh:
+            by_series.setdefault(received.instance.series, []).append(received)
+        new = 0
+        for series, members in by_series.items():
+            key = f"{study}/{series}"
+            before = self._series.find_one({"_id": key}, session=session) or {}
+            new += not before
+            attributes = _merged(before.get("q"), members, "series")
+            document = {
+                "_id": key,
+                "study": study,
+                "series": series,
+                "n": integer(attributes, SERIES_NUMBER),
+                "count": before.get("count", 0) + len(members),
+                "q": orjson.dumps(attributes),
+                "f": keys_of(attributes, of_level("series")),
+            }
+            self._series.replace_one({"_id": key}, document, upsert=True, session=session)
+        return new
+
+    def _study_document(self, current: dict[str, Any], fresh: list[Received], new_series: int, now: datetime) -> dict:
+        attributes = _merged(current.get("q"), fresh, "study")
+        modalities = {text(r.instance.attributes, MODALITY) for r in fresh} | set(current.get("modalities", ()))
+        classes = {r.instance.sop_class for r in fresh} | set(current.get("classes", ()))
+        names = sorted(filter(None, modalities))
+        keys = keys_of(attributes, of_level("study")) | ({"00080061": names} if names else {})
+        return current | {
+            "resource": imaging_study_id(current["_id"]),
+            "scope": current.get("scope", []),
+            "modalities": names,
+            "classes": sorted(classes),
+            "series": current.get("series", 0) + new_series,
+            "count": current.get("count", 0) + len(fresh),
+            "q": orjson.dumps(attributes),
+            "f": keys,
+            "projected": current.get("projected", 0),
+            # The first look shows that images are coming, the next one waits until they have come.
+            "due": now if not current.get("projected") else now + self._quiet,
+        }
+
+    # Searching and reading
+
+    def check_visible(self, access: Access, study: str) -> None:
+        """Raise NotFound unless the study is here, and the caller's to see."""
+        if self._studies.find_one({"_id": study} | _visible(access), {"_id": 1}) is None:
+            raise NotFound("this study is not known here")
+
+    def search(
+        self,
+        level: Level,
+        access: Access,
+        conditions: Iterable[Condition],
+        limit: int,
+        offset: int,
+        *,
+        with_metadata: bool = False,
+    ) -> list[Attributes]:
+        """What is known of the matches on a level, in a stable order. with_metadata: whole data sets of instances."""
+        query: dict[str, Any] = {"$and": [_mongo(level, c) for c in conditions]}
+        pipeline: list[dict] = [{"$match": query if query["$and"] else {}}, {"$sort": dict(_ORDER[level])}]
+        if level == "study":
+            pipeline.insert(0, {"$match": _visible(access)})
+        elif access.audience is not None:
+            # The scope is kept in one place, the study; callers of the practice, who see all, skip this.
+            joined = {"from": "dicom_studies", "localField": "study", "foreignField": "_id", "as": "of"}
+            pipeline += [
+                {"$lookup": joined | {"pipeline": [{"$project": {"scope": 1}}]}},
+                {"$match": {f"of.{name}": value for name, value in _visible(access).items()}},
+            ]
+        names = ("q", "count", "series", "modalities", "classes", "study", "sop_class", *(["meta"] * with_metadata))
+        pipeline += [{"$skip": offset}, {"$limit": limit}, {"$project": dict.fromkeys(names, 1)}]
+        collection = self._database[_STATED[level]]
+        return [_attributes(level, d) for d in collection.aggregate(pipeline, maxTimeMS=SEARCH_TIMEOUT_MS)]
+
+    def instance(self, study: str, series: str, sop_instance: str) -> StoredInstance:
+        """Raises NotFound. The caller's right to the study is checked by `check_visible`."""
+        document = self._instances.find_one({"_id": sop_instance, "study": study, "series": series})
+        if document is None:
+            raise NotFound("this instance is not known here")
+        return _stored_instance(document)
+
+    def files(self, study: str, series: str | None = None, sop_instance: str | None = None) -> list[InstanceFile]:
+        """The instances at that address, in order. Raises NotFound when there is none."""
+        names = {"series": 1, "ts": 1, "blob": 1}
+        found = self._instances.find(_at(study, series, sop_instance), names).sort(_ORDER["instance"])
+        files = [InstanceFile(d["series"], d["_id"], d["ts"], d["blob"]) for d in found]
+        if not files:
+            raise NotFound("this series or instance is not known here")
+        return files
+
+    def metadata(self, study: str, series: str | None = None, sop_instance: str | None = None) -> Iterator[bytes]:
+        """The JSON object of each instance at that address, in order. Raises NotFound at once when there is none."""
+        found = self._instances.find(_at(study, series, sop_instance), {"meta": 1}).sort(_ORDER["instance"])
+        head = next(found, None)
+        if head is None:
+            raise NotFound("this series or instance is not known here")
+
+        def rest() -> Iterator[bytes]:
+            yield zlib.decompress(head["meta"])
+            for document in found:
+                yield zlib.decompress(document["meta"])
+
+        return rest()
+
+    # Projection
+
+    def due(self, limit: int = 20) -> list[StudyState]:
+        """Studies whose projection is behind, the longest waiting first."""
+        found = self._studies.find({"due": {"$lte": self._now()}}, {"q": 0, "f": 0}).sort("due", 1).limit(limit)
+        return [
+            StudyState(
+                d["_id"], d["revision"], d["changed"], d.get("projected", 0), d.get("status"), d.get("failures", 0)
+            )
+            for d in found
+        ]
+
+    def is_quiet(self, state: StudyState) -> bool:
+        """Whether nothing was added to the study for the time after which it is complete."""
+        return self._now() - state.changed >= self._quiet
+
+    def content(self, study: str, max_instances: int) -> StudyContent:
+        """What the ImagingStudy is made from; without the instances when there are more than that."""
+        document = self._studies.find_one({"_id": study})
+        if document is None:
+            raise NotFound("this study is not known here")
+        instances: dict[str, list[tuple[str, str, int | None]]] = {}
+        if document["count"] <= max_instances:
+            names = {"series": 1, "sop_class": 1, "n": 1}
+            for d in self._instances.find({"study": study}, names).sort(_ORDER["instance"]):
+                instances.setdefault(d["series"], []).append((d["sop_class"], d["_id"], d["n"]))
+        series = [
+            SeriesContent(orjson.loads(d["q"]), d["count"], instances.get(d["series"], []))
+            for d in self._series.find({"study": study}).sort(_ORDER["series"])
+        ]
+        return StudyContent(orjson.loads(document["q"]), document["modalities"], document["count"], series)
+
+    def projected(self, state: StudyState, status: str, linked: bool) -> None:
+        """Note what was projected; the study stays due when it has changed since, or is not complete yet."""
+        done = {"projected": state.revision, "status": status, "linked": linked, "failures": 0}
+        change: dict[str, Any] = {"$set": done}
+        if status == "registered":
+            change["$set"] = done | {"due": state.changed + self._quiet}
+        else:
+            change["$unset"] = {"due": ""}
+        if not self._studies.update_one({"_id": state.uid, "revision": state.revision}, change).matched_count:
+            # Grown in the meantime: the first growth set `due`, when it did not know of this projection yet.
+            again = {"due": self._now() + self._quiet}
+            self._studies.update_one({"_id": state.uid}, {"$set": done | again})
+
+    def postpone(self, state: StudyState, seconds: float) -> None:
+        """Try the projection again later; it could not be made now."""
+        due = self._now() + timedelta(seconds=seconds)
+        self._studies.update_one({"_id": state.uid}, {"$set": {"due": due}, "$inc": {"failures": 1}})
+
+    def set_scope(self, study: str, scope: Iterable[str], version: int) -> None:
+        """Who sees the study: whoever sees version `version` of its ImagingStudy. Older versions change nothing."""
+        newer = {"_id": study, "$or": [{"scope_of": {"$lt": version}}, {"scope_of": {"$exists": False}}]}
+        self._studies.update_one(newer, {"$set": {"scope": sorted(scope), "scope_of": version}})
+
+    def study_of(self, imaging_study: str) -> str | None:
+        """The study whose ImagingStudy has that id."""
+        document = self._studies.find_one({"resource": imaging_study}, {"_id": 1})
+        return document["_id"] if document else None
+
+    def look_again(self, accession_numbers: Iterable[str]) -> None:
+        """Have the studies with one of these accession numbers, and no order yet, projected again."""
+        wanted = {f"f.{ACCESSION}": {"$in": list(accession_numbers)}, "linked": False, "due": {"$exists": False}}
+        self._studies.update_many(wanted, {"$set": {"due": self._now()}})
+
+
+def _visible(access: Access) -> dict[str, Any]:
+    return {} if access.audience is None else {"scope": {"$in": sorted(access.audience)}}
+
+
+def _at(study: str, series: str | None, sop_instance: str | None) -> dict[str, str]:
+    asked = {"study": study, "series": series, "_id": sop_instance}
+    return {name: uid for name, uid in asked.items() if uid is not None}
+
+
+def _mongo(level: Level, condition: Condition) -> dict[str, Any]:
+    name = _UID_FIELDS[level].get(condition.field, f"f.{condition.field}")
+    if condition.kind == "one_of":
+        return {name: {"$in": list(condition.values)}}
+    if condition.kind == "like":
+        return {name: {"$regex": condition.values[0]}}
+    low, high = condition.values
+    bounds = {operator: end for operator, end in (("$gte", low), ("$lte", high)) if end is not None}
+    # For an attribute of several values the bounds must hold for one and the same of them.
+    return {"$or": [{name: bounds}, {name: {"$elemMatch": bounds}}]} if len(bounds) > 1 else {name: bounds}
+
+
+def _attributes(level: Level, document: dict) -> Attributes:
+    attributes: Attributes = orjson.loads(document["q"])
+    if level == "study":
+        attributes[MODALITIES] = value("CS", *document["modalities"])
+        attributes[CLASSES] = value("UI", *document["classes"])
+        attributes[STUDY_SERIES] = value("IS", document["series"])
+        attributes[STUDY_INSTANCES] = value("IS", document["count"])
+    elif level == "series":
+        attributes[SERIES_INSTANCES] = value("IS", document["count"])
+    elif "meta" in document:
+        attributes |= orjson.loads(zlib.decompress(document["meta"]))
+    return attributes
+
+
+def _merged(before: bytes | None, members: list[Received], level: Level) -> Attributes:
+    """The attributes of a study or series: of its first instance, with what later ones add."""
+    merged: Attributes = orjson.loads(before) if before else {}
+    for received in members:
+        for tag, attribute in stored(received.instance.attributes, level).items():
+            if len(merged.get(tag, {})) < 2:  # no value yet
+                merged[tag] = attribute
+    return dict(sorted(merged.items()))
+
+
+def _instance_document(received: Received) -> dict[str, Any]:
+    instance = received.instance
+    attributes = stored(instance.attributes, "instance")
+    document: dict[str, Any] = {
+        "_id": instance.sop_instance,
+        "study": instance.study,
+        "series": instance.series,
+        "n": integer(instance.attributes, INSTANCE_NUMBER),
+        "sop_class": instance.sop_class,
+        "ts": instance.transfer_syntax,
+        "blob": received.blob_key,
+        "size": received.spooled.size,
+        "q": orjson.dumps(attributes),
+        "f": keys_of(attributes, of_level("instance")),
+        "meta": received.metadata,
+        "places": orjson.dumps(instance.bulk),
+    }
+    if instance.frames is not None:
+        frames = instance.frames
+        document["frames"] = {"n": frames.count, "at": frames.offset, "bits": frames.bits, "spans": frames.spans}
+    if instance.inflated_from is not None:
+        document["inflated_from"] = instance.inflated_from
+    return document
+
+
+def _stored_instance(document: dict) -> StoredInstance:
+    frames = document.get("frames")
+    return StoredInstance(
+        document["study"],
+        document["series"],
+        document["_id"],
+        document["sop_class"],
+        document["ts"],
+        document["blob"],
+        FrameTable(frames["n"], frames["at"], frames["bits"], frames["spans"]) if frames else None,
+        document.get("inflated_from"),
+        document["meta"],
+        orjson.loads(document["places"]),
+    )
+
+
+def _batches(received: list[Received]) -> Iterator[list[Received]]:
+    """The instances of one study at a time, in transactions of bounded size."""
+    by_study: dict[str, list[Received]] = {}
+    for item in received:
+        by_study.setdefault(item.instance.study, []).append(item)
+    for members in by_study.values():
+        batch: list[Received] = []
+        size = 0
+        for item in members:
+            if batch and (len(batch) == TRANSACTION_INSTANCES or size + len(item.metadata) > TRANSACTION_BYTES):
+                yield batch
+                batch, size = [], 0
+            batch.append(item)
+            size += len(item.metadata)
+        yield batch

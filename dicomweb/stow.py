@@ -1,0 +1,129 @@
+"""STOW-RS: store the parts of one request, each for itself. PS3.18 section 10.5."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from dicomweb.attributes import value
+from dicomweb.blobs import BlobStore
+from dicomweb.dicom_json import Attributes
+from dicomweb.failures import DUPLICATE_SOP_INSTANCE, OTHER_STUDY, StoreFailure, cannot_understand
+from dicomweb.instance import Instance, Received, receive
+from dicomweb.multipart import Part
+from dicomweb.store import DicomStore
+from fhir_server.errors import BadRequest, TooLarge
+
+MAX_PARTS = 20_000
+MAX_METADATA_BYTES = 256 * 1024 * 1024  # of all instances of a request together: they are held until its end
+_CLASS, _INSTANCE, _URL, _REASON = "00081150", "00081155", "00081190", "00081197"
+_FAILED, _REFERENCED = "00081198", "00081199"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of each part."""
+
+    stored: list[Instance] = field(default_factory=list)
+    failures: list[StoreFailure] = field(default_factory=list)
+
+    @property
+    def status(self) -> int:
+        """200: all, 202: some, 409: none."""
+        return 200 if not self.failures else 202 if self.stored else 409
+
+
+def store_instances(
+    store: DicomStore, blobs: BlobStore, parts: Iterator[Part], study: str | None, max_bytes: int
+) -> Outcome:
+    """Store what can be stored. Nothing is, when the message itself is broken: raises BadRequest, TooLarge.
+
+    study: all instances must belong to it. When it returns, the stored ones survive a loss of power.
+    """
+    outcome = Outcome()
+    received: list[Received] = []
+    try:
+        held = 0
+        for number, part in enumerate(parts, 1):
+            if number > MAX_PARTS or held > MAX_METADATA_BYTES:
+                raise TooLarge("too many instances in one request; send them in several")
+            try:
+                item = _receive(blobs, part, study, max_bytes)
+            except StoreFailure as failure:
+                outcome.failures.append(failure)
+            else:
+                received.append(item)
+                held += len(item.metadata)
+        if not received and not outcome.failures:
+            raise BadRequest("the request has no instances")
+        _keep(store, blobs, received, outcome)
+    finally:
+        for item in received:  # those that were kept have moved
+            blobs.discard(item.spooled)
+    return outcome
+
+
+def answer(outcome: Outcome, base_url: str) -> Attributes:
+    """The response as DICOM JSON. PS3.18 section 10.5.3."""
+    studies = {instance.study for instance in outcome.stored}
+    attributes: Attributes = {}
+    if len(studies) == 1:
+        attributes[_URL] = value("UR", f"{base_url}/studies/{studies.pop()}")
+    if outcome.failures:
+        attributes[_FAILED] = value("SQ", *map(_failed, outcome.failures))
+    if outcome.stored:
+        references = [
+            {
+                _CLASS: value("UI", instance.sop_class),
+                _INSTANCE: value("UI", instance.sop_instance),
+                _URL: value("UR", base_url + instance.address),
+            }
+            for instance in outcome.stored
+        ]
+        attributes[_REFERENCED] = value("SQ", *references)
+    return attributes
+
+
+def _receive(blobs: BlobStore, part: Part, study: str | None, max_bytes: int) -> Received:
+    media_type = part.headers.get("content-type", "application/dicom").partition(";")[0].strip().lower()
+    if media_type != "application/dicom":
+        raise cannot_understand("this part is not application/dicom")
+    spooled = blobs.spool(part.chunks, max_bytes)
+    try:
+        item = receive(spooled)
+        if study is not None and item.instance.study != study:
+            instance = item.instance
+            text = "the instance belongs to another study than the address names"
+            raise StoreFailure(OTHER_STUDY, text, instance.sop_class, instance.sop_instance)
+    except BaseException:
+        blobs.discard(spooled)
+        raise
+    return item
+
+
+def _keep(store: DicomStore, blobs: BlobStore, received: list[Received], outcome: Outcome) -> None:
+    """First the files, then the index: what is in the index can be read, after a crash as well."""
+    keys = store.known(item.instance.sop_instance for item in received)
+    fresh: list[Received] = []
+    for item in received:
+        if keys.setdefault(item.instance.sop_instance, item.blob_key) == item.blob_key:
+            fresh.append(item)
+    blobs.keep((item.spooled, item.blob_key) for item in fresh)
+    kept = {item.blob_key for item in fresh}
+    keys |= store.add(fresh)
+    for item in received:
+        instance = item.instance
+        if keys[instance.sop_instance] == item.blob_key:
+            outcome.stored.append(instance)
+            continue
+        text = "another object is stored under this SOP Instance UID"
+        outcome.failures.append(StoreFailure(DUPLICATE_SOP_INSTANCE, text, instance.sop_class, instance.sop_instance))
+        if item.blob_key in kept:  # somebody else was quicker with another object
+            blobs.delete(item.blob_key)
+
+
+def _failed(failure: StoreFailure) -> Attributes:
+    item: Attributes = {_REASON: value("US", failure.reason)}
+    if failure.sop_class:
+        item[_CLASS] = value("UI", failure.sop_class)
+    if failure.sop_instance:
+        item[_INSTANCE] = value("UI", failure.sop_instance)
+    return dict(sorted(item.items()))

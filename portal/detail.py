@@ -1,0 +1,116 @@
+"""Everything that the page of one referral shows, gathered with the caller's own Access."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from fhir_server.access import Access
+from portal import office
+from portal.words import Words, words_of
+from referral import board, store
+from referral.board import Card, Visit
+from referral.context import Practice
+from referral.event import moment
+from referral.naming import concept_text
+from referral.states import APPOINTMENT_LIVE
+from referral.timeline import Entry, timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """The facts of an ImagingStudy. modalities: DICOM codes such as CT."""
+
+    description: str
+    modalities: tuple[str, ...]
+    started: datetime | None
+    series: int
+    instances: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A DiagnosticReport that can be read. status: as in FHIR; conclusion: its text, may be empty."""
+
+    title: str
+    status: str
+    issued: datetime | None
+    conclusion: str
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """One referral. next_visit: the appointment that is to come or going on; preparation: what the patient is told
+    beforehand; reasons: why the exam was ordered.
+
+    wish: what the office asked of the front desk after a missed visit, None while it has not; may_rebook: whether it
+    is asked to.
+    """
+
+    card: Card
+    words: Words
+    next_visit: Visit | None
+    preparation: str
+    reasons: tuple[str, ...]
+    studies: tuple[Study, ...]
+    reports: tuple[Report, ...]
+    entries: tuple[Entry, ...]
+    may_withdraw: bool
+    may_rebook: bool
+    wish: str | None
+    may_answer: bool
+
+
+def detail(practice: Practice, access: Access, task_id: str) -> Detail:
+    """One referral by the id of its Task. Raises NotFound."""
+    card = board.card_of(practice, access, task_id)
+    visits = board.visits_of(practice, access, card.order)
+    live = [visit for visit in visits if visit.status in APPOINTMENT_LIVE]
+    order = store.fetch(practice.repository, card.order, access)
+    step = office.rebook_step(practice, access, task_id)
+    is_office = not access.is_practice
+    return Detail(
+        card,
+        words_of(card.code),
+        live[-1] if live else None,
+        _preparation(practice, access, live[-1]) if live else "",
+        tuple(filter(None, (concept_text(c) for c in (order.resource if order else {}).get("reasonCode", [])))),
+        tuple(_studies(practice, access, card.order)),
+        tuple(_reports(practice, access, card.order)),
+        tuple(timeline(practice, access, task_id)),
+        is_office and office.may_withdraw(card),
+        is_office and step is not None,
+        office.wish_of(step.resource) if step is not None else None,
+        is_office and office.may_answer(card),
+    )
+
+
+def _preparation(practice: Practice, access: Access, visit: Visit) -> str:
+    found = store.fetch(practice.repository, visit.appointment, access)
+    return found.resource.get("patientInstruction", "") if found else ""
+
+
+def _studies(practice: Practice, access: Access, order: str) -> Iterator[Study]:
+    query = [("basedon", order), ("status", "available")]
+    for version in store.every(practice.repository, "ImagingStudy", query, access):
+        study = version.resource()
+        codes = [coding.get("code", "") for coding in study.get("modality", [])]
+        codes += [series.get("modality", {}).get("code", "") for series in study.get("series", [])]
+        yield Study(
+            study.get("description", ""),
+            tuple(dict.fromkeys(filter(None, codes))),
+            moment(study.get("started")),
+            study.get("numberOfSeries", 0),
+            study.get("numberOfInstances", 0),
+        )
+
+
+def _reports(practice: Practice, access: Access, order: str) -> Iterator[Report]:
+    query = [("based-on", order), ("status", "partial,preliminary,final,amended,corrected,appended")]
+    for version in store.every(practice.repository, "DiagnosticReport", query, access):
+        report = version.resource()
+        yield Report(
+            concept_text(report.get("code")),
+            report["status"],
+            moment(report.get("issued")),
+            report.get("conclusion", ""),
+        )

@@ -1,0 +1,97 @@
+"""The pages of the portal: the front desk for the practice's staff, their referrals for the referring offices.
+
+Server-rendered, complete without script; every page shows what its user's Access gives, and every form is one write
+with that Access.
+"""
+
+from collections.abc import Iterable
+
+from flask import Blueprint, Response, jsonify, redirect, request, url_for
+from werkzeug.wrappers import Response as AnyResponse
+
+from fhir_server.http import current_access
+from portal import desk_routes, referral_routes
+from portal.live import keep_subscriptions
+from portal.page import Viewer, headers, is_refusal, page, refusal, require_staff, viewer
+from portal.words import PRIORITIES, clock_time, when, words_of
+from referral.context import Practice
+from referral.naming import local_time
+from subscriptions.binding import Bindings
+from subscriptions.store import Outbox
+
+MAX_FORM_BYTES = 64 * 1024
+MAX_MESSAGES = 200
+
+
+def create_blueprint(practice: Practice, bindings: Bindings, outbox: Outbox, live_url: str) -> Blueprint:
+    """All pages. live_url: the public address of the subscriptions websocket, `ws://127.0.0.1:8081/ws/subscriptions`.
+
+    The guard of smart_auth stands before it: it takes the session cookie, and a CSRF token with each POST.
+    """
+    portal = Blueprint(
+        "portal", __name__, template_folder="templates", static_folder="static", static_url_path="/static/portal"
+    )
+    zone, common = practice.policy.time_zone, headers(live_url)
+
+    @portal.before_request
+    def limit() -> None:
+        request.max_content_length = MAX_FORM_BYTES
+        request.max_form_memory_size = MAX_FORM_BYTES
+
+    @portal.after_request
+    def dress(response: Response) -> Response:
+        """Refusals as pages for people; the headers of a page on all of them."""
+        if is_refusal(response) and request.endpoint != "portal.live":
+            response = refusal(response, viewer())
+        for name, value in common.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    @portal.context_processor
+    def shared() -> dict[str, object]:
+        return {
+            "viewer": viewer(),
+            "pages": tuple(_pages(viewer())),
+            "priorities": PRIORITIES,
+            "clock_time": lambda moment: clock_time(moment, zone),
+            "when": lambda moment: when(moment, zone),
+            "words_of": words_of,
+            "local_time": lambda moment: local_time(moment, zone),
+        }
+
+    @portal.get("/")
+    def home() -> AnyResponse:
+        """The page that belongs to the user's role."""
+        found = next(iter(_pages(Viewer.of(current_access()))), None)
+        return page("nothing.html") if found is None else redirect(url_for(found[0]), 303)
+
+    @portal.post("/live")
+    def live() -> Response:
+        """Where the page's websocket goes, and the token that binds it to the user's Subscriptions."""
+        access = current_access()
+        token, until = bindings.bind(access.subject, keep_subscriptions(practice, access))
+        return jsonify(url=live_url, token=token, expires=until.isoformat())
+
+    @portal.get("/outbox")
+    def sent_mail() -> Response:
+        """Mail to referring offices, while no mail server is set up."""
+        require_staff()
+        return page("outbox.html", messages=outbox.list(MAX_MESSAGES))
+
+    desk_routes.add(portal, practice)
+    referral_routes.add(portal, practice)
+    return portal
+
+
+def _pages(looking: Viewer | None) -> Iterable[tuple[str, str]]:
+    """(endpoint, words) of the pages that a user has, the first one being home."""
+    if looking is None:
+        return
+    if looking.is_staff:
+        yield "portal.desk", "Front desk"
+    if looking.is_staff or looking.office:
+        yield "portal.referrals", "Referrals"
+    if looking.office:
+        yield "portal.new_referral", "New referral"
+    if looking.is_staff:
+        yield "portal.sent_mail", "Sent mail"

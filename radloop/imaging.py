@@ -1,0 +1,60 @@
+"""The imaging parts of a server: blobs, metadata, pixel processes, projection."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Event
+
+from flask import Blueprint
+from pymongo.database import Database
+
+from dicomweb import projection, routes
+from dicomweb.blobs import BlobStore
+from dicomweb.pool import PixelPool
+from dicomweb.projection import Projector
+from dicomweb.store import DicomStore
+from fhir_server import stream
+from fhir_server.repository import Repository
+from radloop.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Imaging:
+    """web uses `blueprint`, worker `jobs`."""
+
+    settings: Settings
+    database: Database
+    store: DicomStore
+    blobs: BlobStore
+    pool: PixelPool
+    projector: Projector
+
+    def blueprint(self) -> Blueprint:
+        """The DICOMweb service. Its pixel processes start when they are first needed."""
+        return routes.create_blueprint(
+            self.store, self.blobs, self.pool, self.settings.dicomweb_base, self.settings.max_body_mb
+        )
+
+    def jobs(self) -> dict[str, Callable[[Event], None]]:
+        """Studies become ImagingStudies, and who sees these sees the images."""
+        handle = projection.handler(self.store)
+        return {
+            "projection": self.projector.run,
+            "study access": lambda stop: stream.follow(self.database, projection.CONSUMER, handle, stop),
+        }
+
+    def close(self) -> None:
+        self.pool.close()
+
+
+def create_imaging(database: Database, repository: Repository, settings: Settings) -> Imaging:
+    """Put the parts together and create the indexes."""
+    store = DicomStore(database)
+    store.prepare()
+    return Imaging(
+        settings=settings,
+        database=database,
+        store=store,
+        blobs=BlobStore(settings.data_path / "blobs"),
+        pool=PixelPool(settings.pixel_processes),
+        projector=Projector(store, repository, zone=settings.time_zone),
+    )

@@ -1,0 +1,206 @@
+"""From versions to events: the consumer of the version stream that decides who is to be told of what.
+
+Subscriptions come by the same stream as everything else, so their order to all other versions is the order of
+commits: a Subscription gets the events of all versions after it, whatever happens in between.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from conformance import Topic
+from fhir_server.access import Access
+from fhir_server.errors import Unprocessable
+from fhir_server.repository import Repository
+from fhir_server.version import Version
+from subscriptions import filters
+from subscriptions.definition import SubscriptionDefinition, parse
+from subscriptions.filters import Clause
+from subscriptions.rights import Rights, RightsLost, owner_of
+from subscriptions.status import set_status
+from subscriptions.store import State, SubscriptionStore
+
+CONSUMER = "subscriptions"
+COUNTING = ("requested", "active", "error")  # in these the numbers of events go on
+
+# Where positions in the order of commits are not known, write numbers stand for them. Those are taken just before a
+# commit, so two versions can be committed against the order of their numbers.
+SKEW = 10_000_000 << 12  # ten seconds, as a difference of write numbers
+
+
+@dataclass(frozen=True, slots=True)
+class _Watcher:
+    """A Subscription that counts events: those of versions from `position` in the order of commits on, or, where
+    positions are not known, of write numbers above `number`."""
+
+    id: str
+    version: int
+    topic: Topic
+    clauses: tuple[Clause, ...]
+    owner: str
+    active: bool
+    position: int = 0
+    number: int = 0
+
+    def counts(self, version: Version) -> bool:
+        if version.position and self.position:
+            return version.position >= self.position
+        return version.number > self.number
+
+
+class Matching:
+    """What `fhir_server.stream.follow` calls for each version, under the consumer name `CONSUMER`.
+
+    Idempotent: a version that comes again adds no event. Not thread safe; the stream has one consumer at a time.
+    """
+
+    def __init__(
+        self, store: SubscriptionStore, repository: Repository, topics: Mapping[str, Topic], rights: Rights
+    ) -> None:
+        self._store = store
+        self._repository = repository
+        self._topics = topics
+        self._rights = rights
+        self._watchers: dict[str, dict[str, _Watcher]] = {}  # resource type -> id -> watcher
+
+    def begin(self) -> None:
+        """Take the Subscriptions as the stream had told of them when it was left; call before following it."""
+        self._watchers = {}
+        self._store.forget_numbers()
+        for state in self._store.states():
+            version = self._repository.store.version("Subscription", state.id, state.version)
+            if version is not None:
+                # The stream may begin again from a little earlier; what it had told before this version of the
+                # Subscription was decided upon then. Rather once too much than once too little.
+                self._watch(version, state.position, version.number - SKEW)
+
+    def __call__(self, version: Version) -> None:
+        if version.resource_type == "Subscription":
+            self._take(version)
+        elif not version.deleted and version.resource_type in self._watchers:
+            self._match(version)
+
+    # Subscriptions
+
+    def _take(self, version: Version) -> None:
+        known = self._watcher(version.id)
+        if known is not None and version.version < known.version:
+            return  # a replay
+        if version.deleted:
+            self._store.remove(version.id, version.version)
+            self._forget(version.id)
+            return
+        definition = self._watch(version)
+        self._store.record(_state(version, definition))
+
+    def _watch(self, version: Version, position: int = 0, number: int = 0) -> SubscriptionDefinition | None:
+        """Let this version of a Subscription count; returns what it asks for, None when that cannot be read."""
+        self._forget(version.id)
+        subscription = version.resource()
+        try:
+            definition = parse(subscription, self._topics, self._repository.base_url)
+        except Unprocessable:
+            return None  # its topic is gone; whoever delivers says so in the Subscription
+        status = subscription.get("status")
+        if status in COUNTING:
+            watchers = self._watchers.setdefault(definition.topic.resource_type, {})
+            watchers[version.id] = _Watcher(
+                version.id,
+                version.version,
+                definition.topic,
+                definition.clauses,
+                owner_of(version),
+                status == "active",
+                position,
+                number,
+            )
+        return definition
+
+    def _watcher(self, id: str) -> _Watcher | None:
+        return next((found[id] for found in self._watchers.values() if id in found), None)
+
+    def _forget(self, id: str) -> None:
+        for watchers in self._watchers.values():
+            watchers.pop(id, None)
+
+    # All other versions
+
+    def _match(self, version: Version) -> None:
+        keys = self._keys(version)
+        watchers = [
+            watcher
+            for watcher in self._watchers[version.resource_type].values()
+            if watcher.counts(version) and filters.matches(watcher.clauses, keys)
+        ]
+        if not watchers:
+            return
+        fired = set(self._fired({watcher.topic.url: watcher.topic for watcher in watchers}.values(), version))
+        watchers = [watcher for watcher in watchers if watcher.topic.url in fired]
+        lost: dict[str, RightsLost] = {}
+        told = []
+        accesses = self._accesses(watchers, version.resource_type, lost)
+        for watcher in watchers:
+            access = accesses.get(watcher.owner)
+            if access is not None and access.sees(version.scope):
+                told.append(watcher.id)
+        self._store.append(version.reference, version.version, version.op, version.last_updated, told)
+        for watcher in watchers:
+            if watcher.owner in lost and watcher.active:
+                set_status(self._repository, watcher.id, watcher.version, "error", str(lost[watcher.owner]))
+
+    def _keys(self, version: Version) -> Collection[str]:
+        """The search keys that the version has, or had while it was the newest."""
+        if version.keys:
+            return frozenset(version.keys)
+        return frozenset(self._repository.indexer.index(version.resource()).keys)
+
+    def _fired(self, topics: Collection[Topic], version: Version) -> Iterator[str]:
+        after, before = version.resource(), None
+        if version.op == "update":
+            previous = self._repository.store.version(version.resource_type, version.id, version.version - 1)
+            before = previous.resource() if previous is not None and not previous.deleted else None
+        return (topic.url for topic in topics if fires(topic, version.op, before, after))
+
+    def _accesses(
+        self, watchers: Collection[_Watcher], resource_type: str, lost: dict[str, RightsLost]
+    ) -> dict[str, Access]:
+        """The present access of each owner, looked up once; those who have none are put into `lost`."""
+        found = {}
+        for owner in {watcher.owner for watcher in watchers}:
+            try:
+                found[owner] = self._rights.required(owner, resource_type)
+            except RightsLost as loss:
+                lost[owner] = loss
+        return found
+
+
+def fires(topic: Topic, op: str, before: dict | None, after: dict) -> bool:
+    """Whether a version (`after`, written by interaction `op`) is an event of the topic. before: None of a create."""
+    if op not in topic.interactions or (topic.statuses and after.get("status") not in topic.statuses):
+        return False
+    elements = watched(topic)
+    return before is None or not elements or any(before.get(name) != after.get(name) for name in elements)
+
+
+def watched(topic: Topic) -> tuple[str, ...]:
+    """The elements of which an update must have changed one; none when every update counts.
+
+    A topic with statuses and nothing watched is about a resource newly coming to one of these statuses.
+    """
+    return topic.watched or (("status",) if topic.statuses else ())
+
+
+def _state(version: Version, definition: SubscriptionDefinition | None) -> State:
+    subscription = version.resource()
+    channel = subscription.get("channel", {})
+    return State(
+        id=version.id,
+        version=version.version,
+        born=version.number,
+        position=version.position,
+        topic=str(subscription.get("criteria")),
+        owner=owner_of(version),
+        channel=definition.channel if definition else str(channel.get("type")),
+        status=str(subscription.get("status")),
+        heartbeat_s=definition.heartbeat_s if definition else None,
+        end=definition.end if definition else None,
+    )

@@ -1,0 +1,450 @@
+"""Generated searches, compared with a naive one (`oracle`); the seed of a difference is printed."""
+
+import os
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+import pytest
+from pymongo.database import Database
+
+from fhir_server.access import Access
+from fhir_server.prepare import Draft
+from fhir_server.repository import Repository
+from fhir_server.search import SearchResult, planner
+from fhir_server.search.values import TooCostly
+from fhir_server.store import VersionStore
+from tests.fhir_server.conftest import ALL, BASE, PRACTICE
+from tests.fhir_server.oracle import PARAMETERS, TARGETS, Oracle, Resource, span
+
+SEED = int(os.environ.get("RADLOOP_TEST_SEED", "20240517"))
+SEARCHES = 400
+EACH = 24  # resources of a type
+START = datetime(2024, 2, 28, 22, 0, tzinfo=UTC)
+DATES = (
+    "2023", "2024", "2024-02", "2024-03", "2024-02-28", "2024-02-29", "2024-03-01", "2024-02-29T10:00Z",
+    "2024-02-29T10:00:00Z", "2024-02-29T11:00:00+01:00", "2024-02-29T10:00:00.500Z", "2024-03-01T00:00:00Z",
+)  # fmt: skip
+PREFIXES = ("", "eq", "ne", "gt", "lt", "ge", "le", "sa", "eb")
+NAMES = (
+    "Müller",
+    "muller",
+    "Mull",
+    "O'Hara",
+    "Ångström",
+    "José",
+    "Josephine",
+    "van der Berg",
+    "李",
+    "Straße",
+    "a.b",
+    "Ab",
+)
+CITIES = ("Graz", "Graz-Umgebung", "Zürich", "São Paulo")
+SYSTEMS = ("urn:mrn", "http://acme.example/ids", None)
+CODES = ("CT", "MR", "US", "a|b", "x y")
+STATUSES = ("active", "completed", "draft")
+NUMBERS = ("5", "5.0", "5.4", "5.40", "5.45", "-1", "0", "100", "99.5", "100.5", "1000")
+UNITS = (("http://unitsofmeasure.org", "mg", "mg"), ("http://unitsofmeasure.org", "g", "gram"), (None, None, "mg"))
+
+
+class Maker:
+    """Makes resources that are few in kinds, so that searches hit some of them."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def pick(self, values: Any) -> Any:
+        return self.random.choice(values)
+
+    def maybe(self, chance: float = 0.7) -> bool:
+        return self.random.random() < chance
+
+    def identifier(self) -> dict:
+        system, value = self.pick(SYSTEMS), self.pick(("1", "2", "A-7"))
+        return {"value": value} | ({"system": system} if system else {})
+
+    def concept(self) -> dict:
+        if self.maybe(0.1):
+            return {"text": self.pick(NAMES)}
+        system = self.pick(SYSTEMS)
+        coding = {"code": self.pick(CODES)} | ({"system": system} if system else {})
+        return {"coding": [coding], "text": self.pick(NAMES)}
+
+    def period(self) -> dict:
+        start, end = sorted(self.random.sample([one for one in DATES if len(one) == 10], 2))
+        return self.pick(({"start": start}, {"end": end}, {"start": start, "end": end}))
+
+    def instant(self) -> str:
+        moment = START + timedelta(minutes=self.pick((0, 15, 120, 720, 721, 1440, 2880)))
+        return self.pick(
+            (moment.isoformat(), moment.isoformat(timespec="milliseconds"), f"{moment:%Y-%m-%dT%H:%M:%SZ}")
+        )
+
+    def reference(self, type: str) -> dict:
+        if self.maybe(0.1):
+            return {"identifier": self.identifier(), "type": type}
+        id = f"{type.lower()}-{self.random.randrange(EACH)}"
+        return {
+            "reference": self.pick(
+                (f"{type}/{id}", f"{type}/{id}", f"{BASE}/{type}/{id}", f"http://far.example/fhir/{type}/{id}")
+            )
+        }
+
+    def some(self, **elements: Any) -> dict:
+        """Each of the elements, or not."""
+        return {name: make() for name, make in elements.items() if self.maybe()}
+
+    def resource(self, type: str, number: int) -> Resource:
+        made = getattr(self, type.lower())()
+        meta: dict = self.some(
+            tag=lambda: [{"system": "urn:tags", "code": self.pick(CODES)}],
+            profile=lambda: [self.pick(("http://acme.example/p", "http://acme.example/p|1.0"))],
+        )
+        return {"resourceType": type, "id": f"{type.lower()}-{number}"} | ({"meta": meta} if meta else {}) | made
+
+    def patient(self) -> dict:
+        name = lambda: [{"family": self.pick(NAMES), "given": [self.pick(NAMES)]} for _ in range(self.pick((1, 2)))]  # noqa: E731
+        deceased = self.pick(
+            ({}, {"deceasedBoolean": False}, {"deceasedBoolean": True}, {"deceasedDateTime": "2024"})
+        )
+        return deceased | self.some(
+            name=name,
+            gender=lambda: self.pick(("male", "female")),
+            active=lambda: self.maybe(),
+            identifier=lambda: [self.identifier(), self.identifier()],
+            telecom=lambda: [{"system": self.pick(("phone", "email")), "value": self.pick(("123", "a@b.example"))}],
+            address=lambda: [{"city": self.pick(CITIES)}],
+            birthDate=lambda: self.pick([one for one in DATES if "T" not in one]),
+            managingOrganization=lambda: self.reference("Organization"),
+        )
+
+    def organization(self) -> dict:
+        return {"name": self.pick(NAMES), "identifier": [self.identifier()]}
+
+    def servicerequest(self) -> dict:
+        occurrence = self.pick(
+            ({}, {"occurrenceDateTime": self.pick(DATES)}, {"occurrencePeriod": self.period()},
+             {"occurrenceTiming": {"event": [self.instant(), self.instant()]}})
+        )  # fmt: skip
+        occurrence = (
+            {} if len(str(occurrence.get("occurrenceDateTime", ""))) == 17 else occurrence
+        )  # no seconds: not FHIR
+        return (
+            occurrence
+            | {"status": self.pick(STATUSES), "intent": "order", "subject": self.reference("Patient")}
+            | self.some(
+                priority=lambda: self.pick(("routine", "stat")),
+                code=self.concept,
+                identifier=lambda: [self.identifier()],
+                authoredOn=self.instant,
+                requester=lambda: self.reference("Organization"),
+                instantiatesUri=lambda: [self.pick(("http://acme.example/p", "urn:x:1"))],
+            )
+        )
+
+    def task(self) -> dict:
+        focus = lambda: self.reference(self.pick(("ServiceRequest", "ImagingStudy")))  # noqa: E731
+        return {"status": self.pick(("requested", "completed")), "intent": "order", "for": self.reference("Patient")} | self.some(
+            businessStatus=self.concept, focus=focus, owner=lambda: self.reference("Organization"),
+            lastModified=self.instant, executionPeriod=self.period,
+        )  # fmt: skip
+
+    def appointment(self) -> dict:
+        actors = [self.reference(self.pick(("Patient", "Organization"))) for _ in range(2)]
+        participant = [{"actor": actor, "status": self.pick(("accepted", "declined"))} for actor in actors]
+        return {"status": self.pick(("proposed", "noshow")), "participant": participant} | self.some(
+            start=self.instant, basedOn=lambda: [self.reference("ServiceRequest"), self.reference("ServiceRequest")]
+        )
+
+    def imagingstudy(self) -> dict:
+        series = [
+            {"uid": f"1.2.{self.random.randrange(9)}", "modality": {"system": "urn:dcm", "code": self.pick(CODES)}}
+            for _ in range(self.pick((0, 1, 3)))
+        ]
+        return {"status": self.pick(("available", "registered")), "subject": self.reference("Patient")} | (
+            {"series": series} if series else {}
+        ) | self.some(
+            started=self.instant, basedOn=lambda: [self.reference("ServiceRequest")], identifier=lambda: [self.identifier()]
+        )  # fmt: skip
+
+    def observation(self) -> dict:
+        system, code, unit = self.pick(UNITS)
+        quantity = {"value": Decimal(self.pick(NUMBERS)), "unit": unit}
+        quantity |= {"system": system, "code": code} if system else {}
+        value = self.pick(
+            (
+                {},
+                {"valueQuantity": quantity},
+                {"valueCodeableConcept": self.concept()},
+                {"valueString": self.pick(NAMES)},
+            )
+        )
+        effective = self.pick(({}, {"effectiveDateTime": self.instant()}, {"effectivePeriod": self.period()}))
+        return {"status": "final", "code": self.concept(), "subject": self.reference("Patient")} | value | effective
+
+    def riskassessment(self) -> dict:
+        prediction = [{"probabilityDecimal": Decimal(self.pick(NUMBERS))} for _ in range(self.pick((0, 1, 2)))]
+        return {"status": "final", "subject": self.reference("Patient")} | (
+            {"prediction": prediction} if prediction else {}
+        )
+
+    # Searches
+
+    def includes(self, type: str) -> list[tuple[str, str]]:
+        """_include and _revinclude parameters: to a type or any, once or on and on."""
+        out = [(source, code) for source, code in TARGETS if source == type]
+        back = [(source, code) for (source, code), targets in TARGETS.items() if type in targets]
+        made = []
+        for name, choices in (("_include", out), ("_revinclude", back)):
+            if choices and self.maybe():
+                source, code = self.pick(choices)
+                target = f":{self.pick(TARGETS[source, code])}" if self.maybe(0.3) else ""
+                made.append((name, f"{source}:{code}{target}"))
+        if self.maybe(0.3):
+            source, code = self.pick(list(TARGETS))
+            made.append((f"{self.pick(('_include', '_revinclude'))}:iterate", f"{source}:{code}"))
+        return made
+
+    def criterion(self, type: str, depth: int = 2) -> tuple[str, str]:
+        chains = [code for source, code in TARGETS if source == type]
+        if depth and chains and self.maybe(0.2):
+            code = self.pick(chains)
+            target = self.pick(TARGETS[type, code])
+            name, value = self.criterion(target, depth - 1)
+            explicit = self.maybe(0.5) or len(TARGETS[type, code]) > 1 or name.startswith("_has")
+            return f"{code}:{target}.{name}" if explicit else f"{code}.{name}", value
+        referrers = [(source, code) for (source, code), targets in TARGETS.items() if type in targets]
+        if depth and referrers and self.maybe(0.15):
+            source, code = self.pick(referrers)
+            name, value = self.criterion(source, depth - 1)
+            return f"_has:{source}:{code}:{name}", value
+        code = self.pick([code for code in PARAMETERS[type] if code != "_lastUpdated"])
+        if self.maybe(0.1) and code != "_id":
+            return f"{code}:missing", self.pick(("true", "false"))
+        kind, _ = PARAMETERS[type][code]
+        modifier, make = getattr(self, f"{kind}_value")(type, code)
+        values = [make() for _ in range(self.pick((1, 1, 1, 2, 3)))]
+        return code + modifier, ",".join(values)
+
+    def token_value(self, type: str, code: str) -> tuple[str, Any]:
+        plain = {
+            "gender": ("male", "female"), "active": ("true", "false"), "deceased": ("true", "false"),
+            "status": (*STATUSES, "available", "requested", "proposed", "noshow"), "priority": ("routine", "stat"),
+            "part-status": ("accepted", "declined"), "series": ("1.2.3", "1.2.4"), "phone": ("123", "a@b.example"),
+        }  # fmt: skip
+        modifier = self.pick(("", "", ":not"))
+        if code == "_id":
+            return modifier, lambda: f"{type.lower()}-{self.random.randrange(EACH + 3)}"
+        if code in plain:
+            return modifier, lambda: self.pick(plain[code])
+        codes = ("1", "2", "A-7") if code == "identifier" else ("CT", "MR", "US", "x y")
+        systems = ("urn:mrn", "http://acme.example/ids", "urn:dcm", "urn:tags", "")
+
+        def make() -> str:
+            return self.pick(
+                (self.pick(codes), f"{self.pick(systems)}|{self.pick(codes)}", f"{self.pick(systems[:4])}|")
+            )
+
+        return modifier, make
+
+    def string_value(self, type: str, code: str) -> tuple[str, Any]:
+        modifier = self.pick(("", ":exact", ":contains"))
+
+        def make() -> str:
+            text = self.pick(NAMES + CITIES)
+            return text if modifier == ":exact" else text[: self.random.randrange(1, 8)].strip()
+
+        return modifier, make
+
+    def date_value(self, type: str, code: str) -> tuple[str, Any]:
+        return "", lambda: self.pick(PREFIXES) + self.pick(DATES)
+
+    def number_value(self, type: str, code: str) -> tuple[str, Any]:
+        return "", lambda: self.pick(PREFIXES) + self.pick(NUMBERS)
+
+    def quantity_value(self, type: str, code: str) -> tuple[str, Any]:
+        units = ("", "|http://unitsofmeasure.org|mg", "||mg", "||gram", "|urn:x|mg")
+        return "", lambda: self.pick(PREFIXES) + self.pick(NUMBERS) + self.pick(units)
+
+    def uri_value(self, type: str, code: str) -> tuple[str, Any]:
+        return "", lambda: self.pick(("http://acme.example/p", "http://acme.example/p|1.0", "urn:x:1", "urn:x"))
+
+    def reference_value(self, type: str, code: str) -> tuple[str, Any]:
+        targets = TARGETS.get((type, code), ("Patient", "Organization"))
+        if self.maybe(0.15):
+            return ":identifier", lambda: f"{self.pick(('urn:mrn', ''))}|{self.pick(('1', '2'))}"
+        if self.maybe(0.2) and (type, code) in TARGETS:
+            target = self.pick(targets)
+            return f":{target}", lambda: f"{target.lower()}-{self.random.randrange(EACH)}"
+
+        def make() -> str:
+            target = self.pick(targets)
+            id = f"{target.lower()}-{self.random.randrange(EACH)}"
+            return self.pick(
+                (f"{target}/{id}", id, f"{BASE}/{target}/{id}", f"http://far.example/fhir/{target}/{id}")
+            )
+
+        return "", make
+
+
+@pytest.fixture
+def filled(database: Database) -> Repository:
+    """Every type, written in an order of no meaning, some of them more than once, and some deleted again."""
+    repository = Repository(VersionStore(database), BASE, lambda: datetime.now(UTC), check_references=False)
+    maker = Maker(SEED)
+    wanted = [(type, number) for type in PARAMETERS for number in range(EACH)]
+    maker.random.shuffle(wanted)
+    stale = [Draft("update", maker.resource(*key)) for key in wanted[::3]]
+    repository.write(PRACTICE, stale)
+    repository.write(PRACTICE, [Draft("update", maker.resource(*key)) for key in wanted])
+    for type, number in wanted[::20]:
+        repository.delete(PRACTICE, type, f"{type.lower()}-{number}")
+    return repository
+
+
+def stored(repository: Repository) -> list[Resource]:
+    """What there is, newest created first, read without any search."""
+    versions = [
+        version for type in PARAMETERS
+        for version in repository.store.newest_many([(type, f"{type.lower()}-{number}") for number in range(EACH)])
+    ]  # fmt: skip
+    return [version.resource() for version in sorted(versions, key=lambda version: -version.created)]
+
+
+def all_pages(repository: Repository, access: Access, type: str, query: list[tuple[str, str]]) -> list[Resource]:
+    found: list[Resource] = []
+    parameters = query
+    for _ in range(200):
+        result = repository.search(access, type, parameters, strict=True)
+        found += [version.resource() for version in result.matches]
+        if result.next is None:
+            return found
+        parameters = parse_qsl(result.next, keep_blank_values=True)
+    raise AssertionError(f"paging does not end: {type}?{urlencode(query)} {parameters[-1]}")
+
+
+def generated(salt: int, searches: int) -> Iterator[tuple[str, Maker, str, list[tuple[str, str]]]]:
+    """(what to print when it fails, maker, type, criteria) of so many searches."""
+    for number in range(searches):
+        maker = Maker(SEED * 1000 + salt + number)
+        type = maker.pick(list(PARAMETERS))
+        criteria = [maker.criterion(type) for _ in range(maker.pick((1, 1, 2, 3)))]
+        yield f"RADLOOP_TEST_SEED={SEED}, search {number}: {type}?{urlencode(criteria)}", maker, type, criteria
+
+
+def ids(resources: list[Resource]) -> list[str]:
+    return [resource["id"] for resource in resources]
+
+
+def test_searches_find_what_the_specification_says_newest_first(filled: Repository) -> None:
+    oracle = Oracle(stored(filled), BASE)
+    some = 0
+    for what, maker, type, criteria in generated(0, SEARCHES):
+        expected = ids(oracle.matches(type, criteria))
+        page = [("_count", str(maker.pick((1, 3, 7, 50))))] if maker.maybe(0.5) else []
+        assert ids(all_pages(filled, PRACTICE, type, criteria + page)) == expected, what
+        total = filled.search(PRACTICE, type, [*criteria, ("_summary", "count")], strict=True).total
+        assert total == len(expected), what
+        some += 0 < len(expected) < EACH - 5
+    assert some > SEARCHES / 4, "the generated searches hardly select anything"
+
+
+SORTS = {
+    "ServiceRequest": ("authored", "occurrence"), "Task": ("modified", "period"), "Appointment": ("date",),
+    "ImagingStudy": ("started",), "Patient": ("birthdate",), "Observation": ("date",),
+}  # fmt: skip
+
+
+def sort_value(resource: Resource, code: str) -> Any:
+    """What the resource is put in order by: when its date begins."""
+    if code == "_id":
+        return resource["id"]
+    values = PARAMETERS[resource["resourceType"]][code][1](resource)
+    return span(values[0])[0] if values else None
+
+
+@pytest.mark.parametrize("few", [2000, 2])
+def test_sorts_by_id_time_and_dates_with_those_without_one_last(
+    filled: Repository, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    """By either way: put in order in memory, or read in order."""
+    monkeypatch.setattr(planner, "FEW", few)
+    resources = stored(filled)
+    oracle = Oracle(resources, BASE)
+    created = {(one["resourceType"], one["id"]): -place for place, one in enumerate(resources)}
+    for what, maker, _, _ in generated(1_000_000, SEARCHES // 4):
+        type = maker.pick(list(SORTS))
+        code = maker.pick(("_id", "_lastUpdated", *SORTS[type]))
+        criteria = [maker.criterion(type) for _ in range(maker.pick((0, 1)))]
+        if code in SORTS[type] and maker.maybe(0.7):
+            criteria += [(code, maker.date_value(type, code)[1]()) for _ in range(maker.pick((1, 2)))]
+        downwards = maker.maybe(0.5)
+        expected = oracle.matches(type, criteria)
+        expected.sort(key=lambda one: created[one["resourceType"], one["id"]], reverse=downwards)
+        valued = [one for one in expected if sort_value(one, code) is not None]
+        valueless = [one for one in expected if sort_value(one, code) is None]
+        valued.sort(key=lambda one: sort_value(one, code), reverse=downwards)
+        valueless.sort(key=lambda one: created[one["resourceType"], one["id"]], reverse=downwards)
+        query = [*criteria, ("_sort", ("-" if downwards else "") + code), ("_count", str(maker.pick((1, 2, 50))))]
+        found = ids(all_pages(filled, PRACTICE, type, query))
+        assert found == ids(valued + valueless), f"{what} -> {type}?{urlencode(query)}"
+
+
+def test_chains_through_many_are_followed_from_the_near_end_or_refused(
+    filled: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planner, "MAX_CHAINED", 5)
+    oracle = Oracle(stored(filled), BASE)
+    answered = refused = 0
+    for what, _, type, criteria in generated(2_000_000, SEARCHES * 2):
+        if not any(planner.is_chain(name) for name, _ in criteria):
+            continue
+        try:
+            found = ids(all_pages(filled, PRACTICE, type, criteria))
+        except TooCostly:
+            refused += 1
+        else:
+            assert found == ids(oracle.matches(type, criteria)), what
+            answered += 1
+    assert answered > refused / 4 > 0
+
+
+def test_a_restricted_caller_finds_what_would_be_found_if_there_were_nothing_else(
+    filled: Repository, database: Database
+) -> None:
+    """answer(scoped, all data) = answer(unscoped, data of the scope): matches, chains, totals and includes."""
+    office = Access("client:x", ALL, frozenset({"@Organization/x", "@any"}), organization="Organization/x")
+    resources = stored(filled)
+    maker = Maker(SEED)
+    # The directory of organizations is seen by everybody already.
+    visible = [one for one in resources if one["resourceType"] == "Organization" or maker.maybe(0.6)]
+    for one in visible:
+        key = maker.pick(("@Organization/x", "@any"))
+        database[f"versions_{one['resourceType']}"].update_one(
+            {"id": one["id"], "keys": "*"}, {"$addToSet": {"keys": key, "scope": key}}
+        )
+    alone = Oracle(visible, BASE)
+    for what, maker, type, criteria in generated(3_000_000, SEARCHES):
+        expected = alone.matches(type, criteria)
+        assert ids(all_pages(filled, office, type, [*criteria, ("_count", "7")])) == ids(expected), what
+        includes = maker.includes(type)
+        result = filled.search(office, type, [*criteria, *includes, ("_total", "accurate")], strict=True)
+        assert result.total == len(expected), what
+        included = sorted(version.reference for version in result.included)
+        assert included == alone.included(expected, includes), f"{what}&{urlencode(includes)}"
+
+
+def test_includes_bring_what_the_matches_refer_to_and_what_refers_to_them(filled: Repository) -> None:
+    oracle = Oracle(stored(filled), BASE)
+    some = 0
+    for what, maker, type, criteria in generated(4_000_000, SEARCHES // 2):
+        includes = maker.includes(type)
+        result: SearchResult = filled.search(PRACTICE, type, [*criteria, *includes, ("_count", "5")], strict=True)
+        expected = oracle.included([version.resource() for version in result.matches], includes)
+        assert sorted(version.reference for version in result.included) == expected, f"{what}&{urlencode(includes)}"
+        some += bool(expected)
+    assert some > SEARCHES / 10, "hardly anything was included"

@@ -1,0 +1,66 @@
+"""Filters as clauses over the search keys of a version. https://hl7.org/fhir/R4/search.html"""
+
+import pytest
+
+import conformance
+from subscriptions.filters import matches, parse
+from tests.subscriptions.conftest import BASE, TOPICS, topic
+
+KEYS = {
+    "+status", "status=accepted",
+    "+business-status", "business-status=received", "business-status=http://s|received", "business-status=http://s|",
+    "+requester", "requester=PractitionerRole/r1", "requester:identifier=http://npi|77",
+    "+identifier", "identifier=A,1", "identifier=|A,1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text, matched", [
+    ("status=accepted", True),
+    ("Task.status=accepted", True),
+    ("Task?status=accepted", True),
+    ("status=rejected", False),
+    ("status=rejected,accepted", True),
+    ("status=rejected&status=accepted", False),
+    ("status=accepted&business-status=received", True),
+    ("business-status=http://s|received", True),
+    ("business-status=http%3A%2F%2Fs%7Creceived", True),
+    ("business-status=http://s|", True),
+    ("business-status=http://other|received", False),
+    ("status:not=accepted", False),
+    ("status:not=rejected", True),
+    ("status:not=rejected,accepted", False),
+    ("code:not=anything", True),
+    ("owner:missing=true", True),
+    ("owner:missing=false", False),
+    ("requester:missing=false", True),
+    ("requester=PractitionerRole/r1", True),
+    (f"requester={BASE}/PractitionerRole/r1", True),
+    ("requester=r1", True),
+    ("requester:PractitionerRole=r1", True),
+    ("requester:PractitionerRole=PractitionerRole/r1", True),
+    ("requester:Organization=r1", False),
+    ("requester=Organization/r1", False),
+    ("requester:identifier=http://npi|77", True),
+    ("requester:identifier=http://npi|78", False),
+    (r"identifier=A\,1", True),
+    ("identifier=A,1", False),
+])  # fmt: skip
+def test_a_filter_holds_or_does_not(text: str, matched: bool) -> None:
+    assert matches(parse(text, TOPICS[topic("referral-status")], BASE), KEYS) is matched
+
+
+def test_every_filter_that_a_topic_offers_can_be_filtered_by() -> None:
+    for one in TOPICS.values():
+        parameters = conformance.search_parameters(one.resource_type)
+        for code in one.filters:
+            value = f"{parameters[code].targets[0]}/1" if parameters[code].type == "reference" else "x"
+            (clause,) = parse(f"{code}={value}", one, BASE)
+            assert matches([clause], {f"{code}={value}"}), (one.name, code)
+
+
+@pytest.mark.parametrize("name", sorted(one.name for one in TOPICS.values()))
+def test_the_topic_of_a_filter_is_described(name: str) -> None:
+    one = TOPICS[topic(name)]
+    assert one.title
+    assert one.description
+    assert one.interactions <= {"create", "update"}
