@@ -100,6 +100,12 @@ def frame_type(transfer_syntax: str) -> str:
     return _FRAME_TYPES.get(transfer_syntax, OCTETS)
 
 
+def content_type(text: str) -> tuple[str, dict[str, str]]:
+    """The media type of a Content-Type header, in lower case, and its parameters; `type` may lack its quotes."""
+    media_type, *parameters = _SEMICOLON.split(text[:MAX_LENGTH])
+    return _canonical(media_type), dict(_parameters(parameters))
+
+
 def _range(text: str) -> Accepted:
     media_type, *parameters = _SEMICOLON.split(text)
     named = dict(_parameters(parameters))

@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as TookTooLong
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from pebble import ProcessExpired, ProcessPool
@@ -64,6 +65,11 @@ class PixelPool:
             raise NotAcceptable(str(error)) from None
         except (TookTooLong, ProcessExpired, MemoryError):
             raise NotAcceptable("the pixel data takes too long or too much memory to decode") from None
+        except BrokenProcessPool:
+            self.close()
+            raise Unavailable(
+                "the processes that decode images are not running", headers={"Retry-After": "2"}
+            ) from None
         finally:
             self._room.release()
 

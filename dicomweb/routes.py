@@ -5,10 +5,9 @@ from zlib import MAX_WBITS, compressobj
 
 import orjson
 from flask import Blueprint, Response, request
-from werkzeug.http import parse_options_header
 
 from dicomweb import qido, stow, wado
-from dicomweb.accept import DICOM, DICOM_JSON, MULTIPART, Accepted, choose, parse_accept
+from dicomweb.accept import DICOM, DICOM_JSON, MULTIPART, Accepted, choose, content_type, parse_accept
 from dicomweb.attributes import Level
 from dicomweb.blobs import BlobStore
 from dicomweb.display import parse_window
@@ -166,13 +165,12 @@ def _accepted() -> list[Accepted]:
 
 def _boundary() -> str:
     """The boundary of a request of DICOM files. Raises UnsupportedMediaType, BadRequest."""
-    media_type, parameters = parse_options_header(request.content_type)
-    named = {name.lower(): value for name, value in parameters.items()}
-    if media_type.lower() != MULTIPART or named.get("type", DICOM).lower() != DICOM:
+    media_type, parameters = content_type(request.headers.get("Content-Type", ""))
+    if media_type != MULTIPART or parameters.get("type", DICOM).lower() != DICOM:
         raise UnsupportedMediaType(f'instances are sent as {MULTIPART}; type="{DICOM}"')
-    if not named.get("boundary"):
+    if not parameters.get("boundary"):
         raise BadRequest("the Content-Type has no boundary")
-    return named["boundary"]
+    return parameters["boundary"]
 
 
 def _rendering(viewport: Viewport | None) -> Rendering:

@@ -27,6 +27,7 @@ PIPELINE = [{"$match": {"operationType": "insert", "ns.coll": {"$regex": f"^{PRE
 ATTEMPTS = 3  # at one version that its handler cannot take, before it is recorded and passed
 PAUSE_S = 0.5  # after an outage, and between attempts
 SAVE_EVERY_S = 0.2
+AWAIT_MS = 500  # for the next version; also how long a consumer takes to stop
 HISTORY_LOST = {136, 286, 280}  # capped position lost, change stream history lost, fatal error
 OVERLAP = timedelta(minutes=5)  # versions read again when catching up, for writes that committed out of order
 
@@ -118,7 +119,7 @@ class _Consumer:
         return self._database.client.start_session(causal_consistency=True)
 
     def _watch(self, token: dict | None, session: ClientSession) -> ChangeStream:
-        return self._database.watch(PIPELINE, resume_after=token, max_await_time_ms=500, session=session)
+        return self._database.watch(PIPELINE, resume_after=token, max_await_time_ms=AWAIT_MS, session=session)
 
     def _catch_up(self, number: int, stream: ChangeStream, session: ClientSession) -> bool:
         """Take the versions with higher write numbers; False when stopped before their end."""

@@ -147,11 +147,9 @@ class Supervisor:
 
 def commands(settings: Settings) -> dict[str, list[str]]:
     """The command line of each process that uses the store."""
-    gunicorn = [sys.executable, "-m", "gunicorn", "--no-control-socket", "--log-level", "warning"]
-    # Temporary files of gunicorn's heartbeat go to memory: a slow disk must not look like a dead worker.
-    gunicorn += ["--worker-tmp-dir", "/dev/shm", "--graceful-timeout", "10", "--keep-alive", "30"]  # noqa: S108
+    gunicorn = [sys.executable, "-m", "gunicorn", "--config", "python:radloop.gunicorn"]
     web = [*gunicorn, "--bind", f"{settings.host}:{settings.port}", "--worker-class", "gthread"]
-    web += ["--workers", str(settings.web_workers), "--threads", str(settings.web_threads), "--timeout", "120"]
+    web += ["--workers", str(settings.web_workers), "--threads", str(settings.web_threads)]
     live = [*gunicorn, "--bind", f"{settings.host}:{settings.live_port}", "--worker-class", "gevent"]
     live += ["--workers", "1", "--worker-connections", "10000"]
     return {

@@ -6,6 +6,7 @@ from referral import appointments, closing, store, tracker
 from referral.codes import BUSINESS_STATUS, code_of, reference
 from referral.context import Practice
 from referral.event import Event, event_of
+from referral.parties import organizations_of
 from referral.states import ARRIVED_RANK, CHECKED_IN, FINAL_RANK, PERFORMED_RANK, TASK_OPEN
 
 ATTEMPTS = 5
@@ -15,7 +16,7 @@ ASKED = "cancellation-requested"
 def on_abort(practice: Practice, version: Version, abort: dict) -> None:
     """A version of an abort Task, whoever wrote it."""
     referral = _referral(practice, abort)
-    if referral is None:
+    if referral is None or _is_for_placer(practice, abort, referral.resource):
         return
     if abort["status"] == "requested":
         _answer(practice, version, referral)
@@ -32,6 +33,13 @@ def _referral(practice: Practice, abort: dict) -> store.Stored | None:
     if focus.startswith("Task/"):
         return store.fetch(practice.repository, focus)
     return tracker.tracker_of(practice.repository, focus)
+
+
+def _is_for_placer(practice: Practice, abort: dict, referral: dict) -> bool:
+    """Whether the practice asks the placer to revoke the order: theirs to answer, and done by revoking it."""
+    owners = organizations_of(practice.repository, reference(abort.get("owner")))
+    placers = organizations_of(practice.repository, reference(referral.get("requester")))
+    return practice.policy.practice not in owners and not set(owners).isdisjoint(placers)
 
 
 def _answer(practice: Practice, version: Version, referral: store.Stored) -> None:

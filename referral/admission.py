@@ -11,11 +11,12 @@ from fhir_server.admission import Admission, Write
 from fhir_server.errors import Conflict, Forbidden, Unprocessable
 from fhir_server.fhir_json import dumps
 from fhir_server.prepare import instant
-from referral import store, tracker
+from referral import slots, store, tracker
 from referral.appointments import reason_of
 from referral.codes import (
     ABORT,
     ACCESSION_SYSTEM,
+    APPOINTMENT_PRIORITY,
     BUSINESS_STATUS,
     EVENT,
     FULFILL,
@@ -33,6 +34,8 @@ from referral.messages import is_accession
 from referral.parties import belongs_to, is_placer, organizations_of, wrote_first
 from referral.states import (
     ABORT_MOVES,
+    APPOINTMENT_HOLDING,
+    APPOINTMENT_LIVE,
     APPOINTMENT_MOVES,
     DEFAULT_STATE,
     ORDER_MOVES,
@@ -47,6 +50,7 @@ from referral.states import (
 
 # What the placer may change on the coordination Task besides its status.
 PLACERS_OWN = frozenset({"status", "statusReason", "input", "note", "restriction", "lastModified", "meta", "text"})
+OVERBOOKS = frozenset({APPOINTMENT_PRIORITY["stat"], APPOINTMENT_PRIORITY["asap"]})
 # What the owner of a step outside the practice may change on it.
 OWNERS_OWN = PLACERS_OWN | {"output", "businessStatus", "executionPeriod"}
 
@@ -97,6 +101,7 @@ def appointment(write: Write) -> dict | None:
         check_move(APPOINTMENT_MOVES, "Appointment.status", before.get("status"), after.get("status"))
     if after.get("status") == "cancelled" and code_of(reason_of(after), STATUS_REASONS) == "no-show":
         raise Unprocessable("a missed appointment has the status noshow, not cancelled", "Appointment.status")
+    _not_taken(write, before or {}, after)
     return after
 
 
@@ -212,7 +217,7 @@ def _may_answer(write: Write, before: dict, after: dict) -> None:
     """The practice may; an office may take back its own request, and do the steps that it owns."""
     if write.access.is_practice:
         return
-    if task_kind(before) == ABORT:
+    if task_kind(before) == ABORT and not belongs_to(write.repository, write.access, reference(before.get("owner"))):
         if not wrote_first(write.repository, write.access, before):
             raise Forbidden("this request is another office's", "Task")
         if before.get("status") != after.get("status") and after.get("status") not in ("requested", "cancelled"):
@@ -240,6 +245,23 @@ def _in_own_name(write: Write, after: dict) -> None:
     if offices and write.access.organization not in offices:
         element = f"{after['resourceType']}.requester"
         raise Forbidden("an office refers in its own name", element)
+
+
+def _not_taken(write: Write, before: dict, after: dict) -> None:
+    """Refuse an Appointment at a time that another one has, unless it is urgent enough to be squeezed in.
+
+    This keeps staff from writing one over another by mistake; against parallel writes `$hold` and `$book` are safe,
+    which commit Slot and Appointment together.
+    """
+    wanted = slots.slots_of(after) if after["status"] in APPOINTMENT_HOLDING else []
+    had = slots.slots_of(before) if before.get("status") in APPOINTMENT_HOLDING else []
+    if after.get("priority") in OVERBOOKS:
+        return
+    for slot in wanted:
+        others = slots.holding(write.repository, slot, [f"Appointment/{after['id']}"]) if slot not in had else ()
+        for other in others:
+            if other.resource["status"] in APPOINTMENT_LIVE:  # a hold counts until its end, which claims look at
+                raise Conflict(f"{slot} is taken by {other.reference}", "Appointment.slot")
 
 
 def _practice_only(write: Write, element: str, why: str) -> None:

@@ -9,11 +9,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from conformance import Topic
 from fhir_server.access import Access
 from fhir_server.errors import Unprocessable
 from fhir_server.repository import Repository
+from fhir_server.store import WriteNumbers
 from fhir_server.stream import Failure
 from fhir_server.version import Version
 from referral import appointments, escalation, intake, store, tracker
@@ -23,12 +25,14 @@ from referral.event import recorded
 from referral.states import STATES, TASK_ENDED, fits
 from subscriptions import definition, filters
 from subscriptions.definition import WEBSOCKET, SubscriptionDefinition
+from subscriptions.delivery import KEEP
 from subscriptions.matching import SKEW, fires
 from subscriptions.rights import AccessOf, Rights
 from subscriptions.store import State, SubscriptionStore
 
 PAUSE_S = 0.5
 CHUNK = 200
+MARGIN = timedelta(hours=2)  # before old events are cleared
 # Resources of the loop whose versions are shown to an office when they are written, and never only later.
 HEARD = ("Appointment", "Communication", "DiagnosticReport", "ImagingStudy", "QuestionnaireResponse", "Task")
 
@@ -160,13 +164,18 @@ def _visits(practice: Practice) -> Iterator[Finding]:
         start = appointments.start_of(version.resource())
         if start is not None and start + policy.grace + policy.correction <= now:
             yield Finding(version.reference, "its time has passed, and nobody has said whether the patient came")
-    missed = {}
-    for version in store.every(practice.repository, "Appointment", [("status", "noshow")]):
-        orders = references(version.resource().get("basedOn"), "ServiceRequest")
-        if tracker.of_orders(practice.repository, orders):
-            missed[version.reference] = store.derived_id("message", "appointment-noshow", version.reference)
-    there = _existing(practice.repository, "Communication", missed.values())
-    for appointment, message in missed.items():
+    missed = {
+        version.reference: references(version.resource().get("basedOn"), "ServiceRequest")
+        for version in store.every(practice.repository, "Appointment", [("status", "noshow")])
+    }
+    tracked = tracker.of_orders(practice.repository, (order for orders in missed.values() for order in orders))
+    messages = {
+        appointment: store.derived_id("message", "appointment-noshow", appointment)
+        for appointment, orders in missed.items()
+        if tracked.keys() & set(orders)
+    }
+    there = _existing(practice.repository, "Communication", messages.values())
+    for appointment, message in messages.items():
         if message not in there:
             yield Finding(appointment, "was missed, and the placer has no message about it")
 
@@ -229,11 +238,13 @@ class _Events:
         self, practice: Practice, subscriptions: SubscriptionStore, topics: Mapping[str, Topic], rights: Rights
     ) -> None:
         self._repository = practice.repository
-        self._store = subscriptions
         self._topics = topics
         self._rights = rights
         self.states = subscriptions.states()
         self._last = subscriptions.last_numbers()
+        self._events = {state.id: subscriptions.events(state.id, 1) for state in self.states}
+        # Older events are cleared away, so what they were of can no longer be asked for.
+        self._oldest = WriteNumbers.at(datetime.now(UTC) - KEEP + MARGIN)
         self._listeners = [listener for state in self.states if (listener := self._listener(state))]
         self.generated = sum(self._last.values())
         self.delivered = sum(min(state.delivered, self._last.get(state.id, 0)) for state in self.states)
@@ -242,9 +253,9 @@ class _Events:
         """Events that were never made, numbers left out, and deliveries that stand still without a reason."""
         for state in self.states:
             subject, last = f"Subscription/{state.id}", self._last.get(state.id, 0)
-            numbers = [event.number for event in self._store.events(state.id, 1)]
-            if numbers != list(range(1, last + 1)):
-                yield Finding(subject, f"has {len(numbers)} events, but their last number is {last}")
+            numbers = [event.number for event in self._events[state.id]]
+            if numbers and numbers != list(range(numbers[0], numbers[-1] + 1)):
+                yield Finding(subject, f"has {len(numbers)} events numbered {numbers[0]} to {numbers[-1]}")
             if _stands_still(state, last):
                 yield Finding(subject, f"{last - state.delivered} events are not delivered yet")
         yield from self._missing()
@@ -274,7 +285,7 @@ class _Events:
             asked = definition.parse(version.resource(), self._topics, self._repository.base_url)
         except Unprocessable:
             return None  # said by its status once it is to deliver
-        return _Listener(state, asked, access, version.number + SKEW)
+        return _Listener(state, asked, access, max(version.number + SKEW, self._oldest))
 
     def _missing(self) -> Iterator[Finding]:
         """Versions that a Subscription should have an event of, worked out anew from the versions themselves."""
@@ -283,7 +294,7 @@ class _Events:
             if not listeners:
                 continue
             told = {
-                one.state.id: {(event.focus, event.version) for event in self._store.events(one.state.id, 1)}
+                one.state.id: {(event.focus, event.version) for event in self._events[one.state.id]}
                 for one in listeners
             }
             for version, before in self._versions(resource_type, min(one.since for one in listeners)):

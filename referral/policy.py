@@ -46,6 +46,7 @@ class Policy:
 
     grace: after an appointment's start before the front desk is asked whether the patient came.
     correction: after that, before the appointment counts as missed. hold: how long a held time is kept.
+    overbook: priorities for which staff may book a time that is taken.
     escalation: longest stay in a state, by business status and priority; each multiple is the next level.
     """
 
@@ -56,6 +57,7 @@ class Policy:
     correction: timedelta = timedelta(minutes=30)
     hold: timedelta = timedelta(minutes=10)
     max_holds: int = 5  # open holds of one caller outside the practice
+    overbook: frozenset[str] = frozenset({"stat", "asap"})
     max_noshows: int = 3  # of one referral, before staff is asked what to do
     escalation: Mapping[str, Mapping[str, timedelta]] = field(default_factory=lambda: ESCALATION)
     max_level: int = 3

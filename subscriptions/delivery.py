@@ -77,6 +77,8 @@ class Delivery:
                 _with_patience(lambda: self._look_over(stop))
             elif not (wake.event and self._is_not_for_events(wake.subscription)):
                 self._wake(wake.subscription, stop)
+        with self._changed:
+            self._changed.notify()  # stopped: the loop need not wait for its next chore
 
     def _is_not_for_events(self, subscription: str) -> bool:
         """Whether a new event is no reason for a turn: it shortens no back-off, and live ones are not ours."""
@@ -86,8 +88,7 @@ class Delivery:
         """Sleep until then or the next timer; give their turn to those whose time has come."""
         with self._changed:
             first = min(self._timers.values(), default=until)
-            # Half a second at most: `stop` is an event of others and does not wake this condition.
-            self._changed.wait(max(0.0, min(until, first, time.monotonic() + 0.5) - time.monotonic()))
+            self._changed.wait(max(0.0, min(until, first) - time.monotonic()))
             now = time.monotonic()
             due = [subscription for subscription, at in self._timers.items() if at <= now]
             for subscription in due:

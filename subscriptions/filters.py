@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from urllib.parse import unquote_plus
 
 import conformance
-from conformance import Topic
+from conformance import SearchParameter, Topic
+from fhir_server.errors import BadRequest
+from fhir_server.index.encode import normal
+from fhir_server.index.text import bounded
+from fhir_server.search.condition import token_key
+from fhir_server.search.values import alternatives, unescape
+from fhir_server.validation import ID
 
 MAX_FILTER = 2000  # characters
 MAX_VALUES = 100  # alternatives of one filter
@@ -73,45 +79,33 @@ def _clause(name: str, value: str, topic: Topic, base_url: str) -> Clause:
         if value not in ("true", "false"):
             raise BadFilter(f"'{code}:missing' is true or false")
         return Clause(code, frozenset({f"+{code}"}), absent=value == "true")
-    values = _alternatives(value)
-    if len(values) > MAX_VALUES or not all(values):
-        raise BadFilter(f"the filter '{code}' needs 1 to {MAX_VALUES} values, none of them empty")
-    keys = {key for one in values for key in _keys(parameter, modifier, one, base_url)}
+    try:
+        values = alternatives(name, value)
+        if len(values) > MAX_VALUES:
+            raise BadFilter(f"the filter '{code}' takes at most {MAX_VALUES} values")
+        keys = {key for one in values for key in _keys(parameter, modifier, one, base_url)}
+    except BadRequest as fault:
+        raise BadFilter(fault.issues[0].diagnostics if fault.issues else fault.diagnostics) from None
     return Clause(code, frozenset(keys), absent=modifier == "not")
 
 
-def _keys(parameter: "conformance.SearchParameter", modifier: str, value: str, base_url: str) -> list[str]:
+def _keys(parameter: SearchParameter, modifier: str, value: str, base_url: str) -> list[str]:
+    """The search keys that a value stands for, as a search for it would look for them."""
     code = parameter.code
     if parameter.type == "token":
-        return [f"{code}={value}"]
+        return [token_key(code, code, value)]
     if parameter.type == "uri":
-        return [f"{code}={value}"]
+        return [bounded(f"{code}={unescape(value)}")]
     if parameter.type == "reference":
         if modifier == "identifier":
-            return [f"{code}:identifier={value}"]
-        target = value.removeprefix(base_url + "/")
-        if ":" not in target and "/" not in target:  # an id alone: of any type that the parameter leads to
+            return [token_key(f"{code}:identifier", f"{code}:identifier", value)]
+        target = normal(unescape(value), base_url)
+        if ID.fullmatch(target):  # an id alone: of any type that the parameter leads to
             return [f"{code}={type}/{target}" for type in ([modifier] if modifier else parameter.targets)]
         if modifier and not target.startswith(f"{modifier}/"):
             raise BadFilter(f"'{code}:{modifier}' takes a {modifier}")
-        return [f"{code}={target}"]
+        return [bounded(f"{code}={target}")]
     raise BadFilter(f"the filter '{code}' is a {parameter.type}, which cannot be filtered by here")
-
-
-def _alternatives(value: str) -> list[str]:
-    """The values between commas; `\\,` is a comma of the value itself. https://hl7.org/fhir/R4/search.html#escaping"""
-    values, current, escaped = [], "", False
-    for sign in value:
-        if escaped:
-            current, escaped = current + sign, False
-        elif sign == "\\":
-            escaped = True
-        elif sign == ",":
-            values.append(current)
-            current = ""
-        else:
-            current += sign
-    return [*values, current]
 
 
 def matches(clauses: Collection[Clause], keys: Collection[str]) -> bool:

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 DUPLICATE_KEY = 11000
 PAUSE_S = 0.5  # after an outage
+AWAIT_MS = 500  # for the next wake; also how long a watcher takes to stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +259,7 @@ class SubscriptionStore:
             try:
                 with (
                     self._database.client.start_session(causal_consistency=True) as session,
-                    self._database.watch(pipeline, max_await_time_ms=500, session=session) as stream,
+                    self._database.watch(pipeline, max_await_time_ms=AWAIT_MS, session=session) as stream,
                 ):
                     await_earlier_writes(self._database, session)
                     yield None

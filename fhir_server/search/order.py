@@ -40,6 +40,8 @@ class Part:
 
     @property
     def sort(self) -> list[tuple[str, int]]:
+        if self.field == "id":
+            return [("id", self.direction)]
         # The same direction for both, so that an index serves either when read backwards.
         return [(name, self.direction) for name in dict.fromkeys((self.field, "n"))]
 

@@ -58,15 +58,14 @@ class Planner:
 
     def _index_for(self, resource_type: str, conditions: Sequence[Condition], part: Part) -> str:
         in_order = part.index if self._sight.has_index(resource_type, part.index) else KEYS
-        by_index: dict[str, list[Condition]] = {}
+        by_index: dict[str, list[Condition]] = {KEYS: []} if self._sight.is_scoped else {}
         for one in conditions:
             if one.index is not None:
                 by_index.setdefault(one.index, []).append(one)
-        if in_order == KEYS and KEYS in by_index:
-            return KEYS  # it finds them and has them in order
+        if by_index.keys() <= {in_order}:
+            return in_order
         for index in _SELECTIVE:
-            narrows = index in by_index or (index == KEYS and self._sight.is_scoped)
-            if narrows and index != in_order and self._sight.few(resource_type, by_index.get(index, []), index, FEW):
+            if index in by_index and self._sight.few(resource_type, by_index[index], index, FEW):
                 return index
         return in_order
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from fhir_server.access import Access
-from fhir_server.search.condition import Condition
+from fhir_server.search.condition import KEYS, Condition
 from fhir_server.store import VersionStore
 from fhir_server.version import Version
 
@@ -58,8 +58,14 @@ class Sight:
         return [version for version in self._store.newest_many(wanted) if self._access.sees(version.scope)]
 
     def few(self, resource_type: str, conditions: Sequence[Condition], index: str, limit: int) -> bool:
-        """Whether no more than `limit` match, as far as can be told quickly."""
-        return self._store.few(resource_type, self._filter(conditions), limit, index)
+        """Whether finding what meets these by that index looks at no more than `limit` versions.
+
+        It tells the way to an answer and is never part of one: the index of keys knows the audience, the others
+        don't, and have to look at what others see too.
+        """
+        if index == KEYS:
+            return self._store.few(resource_type, self._filter(conditions), limit, index)
+        return self._store.few(resource_type, {"$and": [one.filter for one in conditions]}, limit, index)
 
     def has_index(self, resource_type: str, index: str) -> bool:
         return self._store.has_index(resource_type, index)

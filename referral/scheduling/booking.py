@@ -25,7 +25,7 @@ from referral.scheduling.proposals import (
     services_of,
     slot_of,
     visit,
-    with_patients_answer,
+    with_answers,
 )
 from referral.states import APPOINTMENT_MOVES, check_move
 
@@ -117,9 +117,10 @@ def book(practice: Practice, access: Access, target: Target, told: Particulars |
             return there
         if current is not None and current.resource["status"] not in ("proposed", "pending", "waitlist"):
             raise gone(target.path)
-        taken = claim(practice, wanted, target.path, current)
+        overbook = access.is_practice and order.resource.get("priority") in practice.policy.overbook
+        taken = claim(practice, wanted, target.path, current, overbook=overbook)
         booked = _visit(practice, taken.slots, order, current) | {"status": "booked"}
-        booked = with_patients_answer(with_extension(booked, HELD_UNTIL, None), "accepted")
+        booked = with_answers(with_extension(booked, HELD_UNTIL, None), "accepted")
         if told.comment:
             booked["comment"] = told.comment
         return [_write(booked, current), *taken.drafts("busy")]
@@ -146,7 +147,7 @@ def move(practice: Practice, access: Access, appointment: str, slots_: Sequence[
         had = [slot for slot in slots.slots_of(current.resource) if slot not in slots_]
         left = {**current.resource, "slot": [{"reference": slot} for slot in had]}
         free = slots.released(practice.repository, [store.Stored(left, current.version)])
-        moved = with_patients_answer(_visit(practice, taken.slots, order, current), "accepted")
+        moved = with_answers(_visit(practice, taken.slots, order, current), "accepted")
         return [_write(moved, current), *taken.drafts("busy"), *(store.update_of(slot) for slot in free)]
 
     return commit(practice, access, make, path)

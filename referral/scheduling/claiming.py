@@ -47,8 +47,16 @@ def acting(access: Access) -> Access:
     return Access(access.subject, store.RULES.scopes, None, client_id=access.client_id, fhir_user=access.fhir_user)
 
 
-def claim(practice: Practice, wanted: Sequence[str], path: str | None, mine: store.Stored | None = None) -> Claim:
+def claim(
+    practice: Practice,
+    wanted: Sequence[str],
+    path: str | None,
+    mine: store.Stored | None = None,
+    *,
+    overbook: bool = False,
+) -> Claim:
     """The Slots (`Slot/1` ...) for one visit, in order of time. mine: an Appointment that may have them already.
+    overbook: take them although somebody has them.
 
     Raises NotFound (severity fatal) when one is taken or over, Unprocessable when they do not adjoin.
     """
@@ -64,10 +72,11 @@ def claim(practice: Practice, wanted: Sequence[str], path: str | None, mine: sto
         # The slot was read before its holders: whoever takes it in between changes its version.
         for other in slots.holding(repository, text, [mine.reference] if mine else []):
             until = slots.held_until(other.resource)
-            if other.resource["status"] != "pending" or until is None or until > now:
+            if other.resource["status"] == "pending" and until is not None and until <= now:
+                lapsed[other.reference] = other
+            elif not overbook:
                 raise gone(path)
-            lapsed[other.reference] = other
-        if not (slots.is_free(slot.resource, now) or text in own):
+        if not (slots.is_free(slot.resource, now) or text in own or overbook):
             raise gone(path)
         found.append(slot)
     found.sort(key=lambda slot: appointments.start_of(slot.resource) or now)

@@ -96,7 +96,7 @@ def is_due(slot: dict, now: datetime) -> bool:
     return end is not None and end > now
 
 
-def with_patients_answer(appointment: dict, status: str) -> dict:
+def with_answers(appointment: dict, status: str) -> dict:
     """The Appointment with this answer of every participant: needs-action while proposed or held, then accepted."""
     answered = [participant | {"status": status} for participant in appointment["participant"]]
     return appointment | {"participant": answered}

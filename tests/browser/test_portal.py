@@ -137,12 +137,12 @@ class TestWithoutScript:
         page = visit("frontdesk", java_script_enabled=False)
         expect(page.locator("#live")).to_be_hidden()
         page.locator(".card", has_text="CT without script").get_by_role("button", name="Accept").click()
-        expect(page.get_by_role("status").first).to_contain_text("Accepted.")
+        expect(page.locator(".notice")).to_contain_text("Accepted.")
         page.locator(".card", has_text="CT without script").get_by_role("link", name="Find a time").click()
         page.get_by_label("Computed tomography").check()
         page.get_by_role("button", name="Show free times").click()
         page.locator("button[name=time]").first.click()
-        expect(page.get_by_role("status").first).to_contain_text("The appointment is set")
+        expect(page.locator(".notice")).to_contain_text("The appointment is set")
 
     def test_an_office_refers(self, visit: Visit) -> None:
         page = visit("lakeside", "/refer", java_script_enabled=False)
@@ -158,7 +158,7 @@ class TestWithoutScript:
         page.get_by_label("female", exact=True).check()
         page.get_by_label("Routine").check()
         page.get_by_role("button", name="Send").click()
-        expect(page.get_by_role("status").first).to_contain_text("on its way to the practice")
+        expect(page.locator(".notice")).to_contain_text("on its way to the practice")
 
 
 class TestKeyboard:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import requests
 from flask import Flask
+
 from radloop.parts import create_parts
 from radloop.web import create_app
-
 from tests.server import Server
 from tests.smart_auth.oauth import FOREIGN
 

@@ -216,6 +216,41 @@ class TestAppointment:
         assert element == "Appointment.status"
 
 
+class TestTaken:
+    """Nobody writes one appointment over another by mistake."""
+
+    def by_hand(self, slot: str, **changed: Any) -> dict:
+        patient = [{"actor": {"reference": "Patient/p1"}, "status": "accepted"}]
+        return {
+            "resourceType": "Appointment",
+            "id": "by-hand",
+            "status": "booked",
+            "start": "2026-03-02T09:00:00Z",
+            "end": "2026-03-02T09:30:00Z",
+            "slot": [{"reference": f"Slot/{slot}"}],
+            "participant": patient,
+        } | changed
+
+    def test_a_taken_time_is_409(self, loop: Loop) -> None:
+        loop.booked(slot="ct-0900")
+        assert refused(Conflict, loop.repository.update, STAFF, self.by_hand("ct-0900")) == "Appointment.slot"
+        loop.put(self.by_hand("ct-0930"))
+        moved = loop.get("Appointment/by-hand") | {"slot": [{"reference": "Slot/ct-0900"}]}
+        assert refused(Conflict, loop.repository.update, STAFF, moved) == "Appointment.slot"
+
+    def test_one_that_is_free_again_is_not(self, loop: Loop) -> None:
+        _, appointment = loop.booked(slot="ct-0900")
+        loop.set_status(appointment, "cancelled")
+        loop.put(self.by_hand("ct-0900"))
+        assert loop.get("Slot/ct-0900")["status"] == "busy"
+
+    def test_an_emergency_is_squeezed_in(self, loop: Loop) -> None:
+        _, appointment = loop.booked(slot="ct-0900")
+        loop.put(self.by_hand("ct-0900", priority=1))
+        loop.set_status(appointment, "cancelled")
+        assert loop.get("Slot/ct-0900")["status"] == "busy"
+
+
 def test_links_are_kept_relative_however_they_were_written(loop: Loop) -> None:
     order = an_order("o", "X-1", f"{BASE}/Organization/lakeside")
     loop.repository.update(LAKESIDE, order)

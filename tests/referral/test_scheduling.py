@@ -452,6 +452,32 @@ class TestBook:
                 loop.call(STAFF, "book", **parameters)
 
 
+class TestOverbook:
+    """Policy: staff may squeeze in what is stat or asap."""
+
+    def test_staff_books_a_taken_time_for_an_urgent_order(self, loop: Loop) -> None:
+        loop.booked("LK-1", "ct-0900")
+        loop.accepted("LK-2", priority="stat")
+        booked = _book(loop, ["ct-0900"], "ServiceRequest/order-lk-2")
+        assert (booked["status"], booked["priority"]) == ("booked", 1)
+        loop.settle()
+        assert len(loop.find("Appointment", slot="Slot/ct-0900", status="booked")) == 2
+
+    def test_but_not_for_a_routine_one_and_no_office_does(self, loop: Loop) -> None:
+        loop.booked("LK-1", "ct-0900")
+        loop.accepted("LK-2", priority="urgent")
+        assert_gone(_book, loop, ["ct-0900"], "ServiceRequest/order-lk-2")
+        loop.accepted("LK-3", priority="stat")
+        resource = {
+            "resourceType": "Appointment",
+            "status": "booked",
+            "slot": [{"reference": "Slot/ct-0900"}],
+            "basedOn": [{"reference": "ServiceRequest/order-lk-3"}],
+            "participant": [{"type": [{"text": "patient"}], "status": "needs-action"}],
+        }
+        assert_gone(loop.call, LAKESIDE, "book", **{"appointment-resource": resource})
+
+
 class TestMove:
     """$book with an Appointment that has another time."""
 

@@ -259,6 +259,28 @@ class TestAbort:
         loop.put(a_report(ORDER))
         assert loop.state(task) == ("completed", "report-final")
 
+    def test_the_practice_asks_the_placer_to_withdraw_a_wrong_order(self, loop: Loop) -> None:
+        task = loop.refer()
+        loop.set_status(task, "rejected", statusReason={"text": "Not for this question"})
+        code = {"coding": [{"system": "http://hl7.org/fhir/CodeSystem/task-code", "code": "abort"}]}
+        abort = loop.put(
+            {
+                "resourceType": "Task",
+                "id": "withdraw",
+                "status": "requested",
+                "intent": "order",
+                "code": code,
+                "focus": {"reference": ORDER},
+                "owner": {"reference": "Organization/lakeside"},
+            }
+        )
+        assert loop.get(abort)["status"] == "requested"
+        assert loop.get(ORDER)["status"] == "active"
+        loop.set_status(abort, "accepted", LAKESIDE)
+        loop.put(loop.get(ORDER) | {"status": "revoked"}, LAKESIDE)
+        assert loop.get(abort)["status"] == "accepted"
+        assert loop.state(task) == ("rejected", "declined")
+
     def test_an_ended_referral_is_not_ended_again(self, loop: Loop) -> None:
         task, _ = loop.booked()
         loop.put(a_report(ORDER))
