@@ -1,9 +1,11 @@
 """Instances as received, one file each, in a local folder. An acknowledged file survives a loss of power."""
 
+import contextlib
 import hashlib
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import BinaryIO
 from fhir_server.errors import TooLarge
 
 CHUNK = 256 * 1024
+ABANDONED_S = 24 * 3600
 KEY = re.compile(r"[0-9a-f]{32}-[0-9a-f]{32}")
 
 
@@ -74,6 +77,13 @@ class BlobStore:
             folders.add(target.parent)
         for folder in folders:
             _sync_folder(folder)
+
+    def sweep(self) -> None:
+        """Remove temporary files that a killed server left; no request takes as long as they are old."""
+        for path in self._incoming.glob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > ABANDONED_S:
+                    path.unlink()
 
     def delete(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)

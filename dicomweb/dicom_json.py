@@ -15,9 +15,9 @@ from pydicom.charset import decode_bytes, python_encoding
 from pydicom.datadict import dictionary_VR, private_dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_sequence
 from pydicom.sequence import Sequence
 from pydicom.valuerep import TEXT_VR_DELIMS, format_number_as_ds
-from pydicom.values import convert_SQ
 
 from dicomweb.failures import OUT_OF_RESOURCES, StoreFailure, cannot_understand
 from dicomweb.part10 import UNDEFINED, Bounded
@@ -27,8 +27,6 @@ Attributes = dict[str, Attribute]  # by tag: "00080060"
 
 INLINE_BYTES = 8 * 1024  # larger binary values are bulk data, read from the stored object when asked for
 MAX_DEPTH = 64
-PIXEL_REPRESENTATION = "00280103"
-CHARACTER_SET = 0x00080005
 _NUMBERS = {"FL": "f", "FD": "d", "SL": "l", "SS": "h", "SV": "q", "UL": "L", "US": "H", "UV": "Q"}
 _UNIT = {"OW": 2, "OL": 4, "OF": 4, "OD": 8, "OV": 8}  # bytes of a word, for big-endian values
 _BINARY = {"OB", "OD", "OF", "OL", "OV", "OW", "UN"}
@@ -39,6 +37,7 @@ _IN_CHARACTER_SET = {"LO", "LT", "PN", "SH", "ST", "UC", "UT"}
 _KNOWN = {*_NUMBERS, *_BINARY, *_ONE_TEXT, *_TEXTS, "AT", "DS", "IS", "PN", "SQ"}
 _SAFE_INTEGER = 2**53
 _DS_LENGTH = 16
+_DEFAULT = "iso8859"  # pydicom's name of the default repertoire, also for a character set that it does not know
 _UNITS = ("Alphabetic", "Ideographic", "Phonetic")
 
 
@@ -155,15 +154,17 @@ class _Writer:
         if vr in _BINARY and length > INLINE_BYTES:
             self._bulk[place] = (raw.value_tell, length)
             return {"vr": vr, "BulkDataURI": self._bulk_address + place}
+        if vr == "SQ":
+            # Read again from the file and not from `raw.value`, so that all places inside it are those of the file.
+            self._file.seek(raw.value_tell)
+            implicit = raw.is_implicit_VR or raw.VR == "UN"  # PS3.5 section 6.2.2, note 5
+            sequence = read_sequence(self._file, implicit, raw.is_little_endian, length, encodings)  # type: ignore[arg-type]
+            return self._sequence(sequence, place, depth, signed)
         value = raw.value
         if value is None:  # left out while reading
             if raw.length == UNDEFINED:
                 raise StoreFailure(OUT_OF_RESOURCES, "a value of undefined length is too large")
             value = self._file.at(raw.value_tell, raw.length)
-        if vr == "SQ":
-            implicit = raw.is_implicit_VR or raw.VR == "UN"  # PS3.5 section 6.2.2, note 5
-            sequence = convert_SQ(value, implicit, raw.is_little_endian, encodings, raw.value_tell)
-            return self._sequence(sequence, place, depth, signed)
         if vr in _BINARY:
             inline = value if raw.is_little_endian else words_swapped(value, vr)
             return {"vr": vr, "InlineBinary": base64.b64encode(inline).decode("ascii")}
@@ -274,14 +275,17 @@ def _encodings(dataset: Dataset) -> list[str]:
     """Python's names of the character sets of a data set (its own, or of the one around it)."""
     charset = dataset.original_character_set
     names = [charset] if isinstance(charset, str) else list(charset)
-    return [python_encoding.get(name, name) for name in names] or ["iso8859"]
+    return [python_encoding.get(name, name) for name in names] or [_DEFAULT]
 
 
 def _decode(value: bytes, encodings: list[str]) -> str:
-    """Text in the declared character sets; in UTF-8 or Latin-1 where it is not (a wrong declaration is common)."""
+    """Text in the declared character sets; in UTF-8 or Latin-1 where it is not: wrong declarations are common."""
     if b"\x1b" in value:
         return decode_bytes(value, encodings, TEXT_VR_DELIMS)
-    for encoding in (encodings[0], "utf-8"):
+    declared = (
+        () if encodings[0] == _DEFAULT else (encodings[0],)
+    )  # the default is ASCII and says nothing of the rest
+    for encoding in (*declared, "utf-8"):
         try:
             return value.decode(encoding)
         except (UnicodeError, LookupError):

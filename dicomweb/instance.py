@@ -7,7 +7,7 @@ from typing import BinaryIO
 import orjson
 
 from dicomweb import part10
-from dicomweb.attributes import CLASS_UID, INSTANCE_UID, SERIES_UID, STUDY_UID
+from dicomweb.attributes import CLASS_UID, INSTANCE_UID, SERIES_UID, STUDY_UID, stored
 from dicomweb.blobs import Spooled, blob_key
 from dicomweb.dicom_json import Attributes, convert, text
 from dicomweb.failures import (
@@ -21,7 +21,8 @@ from dicomweb.frames import FrameTable, find_frames
 from dicomweb.uids import is_uid
 
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR is the index of a disc, no instance of a study
-MAX_STORED_BYTES = 12 * 1024 * 1024  # of metadata, compressed, and frame table: a MongoDB document holds 16 MB
+MAX_METADATA_BYTES = 96 * 1024 * 1024  # of JSON, and compressed with the frame table 12 MB: a document holds 16 MB
+MAX_STORED_BYTES = 12 * 1024 * 1024
 MAX_KEY_BYTES = 512 * 1024  # of the attributes that are searched by
 PIXEL_DATA_VR = {  # in implicit VR; PS3.5 annex A.1
     0x7FE00008: "OF",
@@ -78,9 +79,12 @@ def receive(spooled: Spooled) -> Received:
     with spooled.path.open("rb") as file:
         instance = read_instance(file)
     with part10.refusing():
-        metadata = zlib.compress(orjson.dumps(instance.attributes))
+        json = orjson.dumps(instance.attributes)
+        searched = len(orjson.dumps(stored(instance.attributes, "instance")))
+    metadata = zlib.compress(json)
     frames = len(instance.frames.spans or b"") if instance.frames else 0
-    if len(metadata) + frames + 100 * len(instance.bulk) > MAX_STORED_BYTES:
+    kept = len(metadata) + frames + 100 * len(instance.bulk)
+    if len(json) > MAX_METADATA_BYTES or kept > MAX_STORED_BYTES or searched > MAX_KEY_BYTES:
         text_ = "the data set is too large without its pixel data"
         raise StoreFailure(OUT_OF_RESOURCES, text_, instance.sop_class, instance.sop_instance)
     return Received(instance, spooled, metadata)

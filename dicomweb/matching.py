@@ -12,6 +12,7 @@ from fhir_server.repository import Repository
 ACCESSION_SYSTEM = f"{CANONICAL}/accession-number"  # of the numbers that the practice itself gives
 SYSTEM = Access.system("dicomweb")
 MAX_CANDIDATES = 20
+MAX_NUMBER = 64
 _REQUESTS, _PLACER_NUMBER = "00400275", "00402016"
 
 
@@ -47,8 +48,8 @@ def study_attributes(study: str, attributes: Attributes, series: Iterable[Attrib
     birth_date = text(attributes, "00100030")
     return StudyAttributes(
         study,
-        _distinct(text(place, "00080050") for place in places),
-        _distinct(text(place, _PLACER_NUMBER) for place in places),
+        _numbers(text(place, "00080050") for place in places),
+        _numbers(text(place, _PLACER_NUMBER) for place in places),
         text(attributes, "00100020"),
         text(attributes, "00100021"),
         text(attributes, "00100010"),
@@ -128,5 +129,8 @@ def _escaped(value: str) -> str:
     return "".join(f"\\{sign}" if sign in "\\,|$" else sign for sign in value)
 
 
-def _distinct(values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(value for value in values if value))
+def _numbers(values: Iterable[str]) -> tuple[str, ...]:
+    """Those that can be somebody's number: SH has 16 characters and LO 64, none of them a control character."""
+    return tuple(
+        dict.fromkeys(value for value in values if value and value.isprintable() and len(value) <= MAX_NUMBER)
+    )

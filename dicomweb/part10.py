@@ -18,7 +18,7 @@ from dicomweb.failures import OUT_OF_RESOURCES, StoreFailure, cannot_understand
 
 # Everything before the pixel data, values above DEFER_BYTES left out. The largest real headers (slide microscopy with
 # a functional group for each of 100,000 tiles) stay below; the reads bound what pydicom holds for each element.
-MAX_HEADER_BYTES = 256 * 1024 * 1024
+MAX_HEADER_BYTES = 128 * 1024 * 1024
 MAX_READS = 4_000_000
 DEFER_BYTES = 1024 * 1024
 MAX_INFLATED_BYTES = 1024 * 1024 * 1024

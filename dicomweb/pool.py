@@ -42,11 +42,11 @@ class PixelPool:
 
     def decoded(self, frame: EncodedFrame) -> bytes:
         """See pixels.decoded. Raises NotAcceptable when it cannot be decoded here, Unavailable when all are busy."""
-        return self._run(pixels.decoded, frame)
+        return self.run(pixels.decoded, frame)
 
     def rendered(self, frame: EncodedFrame, display: Display, wanted: Rendering) -> bytes:
         """See render.render. Raises as `decoded` does."""
-        return self._run(render.render, frame, display, wanted)
+        return self.run(render.render, frame, display, wanted)
 
     def close(self) -> None:
         """End the processes; the pool starts anew when it is used again."""
@@ -56,7 +56,8 @@ class PixelPool:
             pool.stop()
             pool.join()
 
-    def _run(self, function: Callable[..., Result], *arguments: object) -> Result:
+    def run(self, function: Callable[..., Result], *arguments: object) -> Result:
+        """Call a function of a module in one of the processes. Raises NotAcceptable, Unavailable."""
         if not self._room.acquire(blocking=False):
             raise Unavailable("too many images are being decoded just now", headers={"Retry-After": "2"})
         try:

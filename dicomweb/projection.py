@@ -89,7 +89,11 @@ class Projector:
         )
         written = self._repository.update(SYSTEM, resource, if_match=current.version if current else None)
         self._store.set_scope(state.uid, written.version.scope, written.version.version)
-        self._store.projected(state, status, linked="basedOn" in resource)
+        numbers = study.accession_numbers + study.placer_order_numbers
+        linked = "basedOn" in resource
+        self._store.projected(state, status, None if linked else numbers)
+        if not linked and self._match(study):  # the order came just now, and nobody knew yet that it is looked for
+            self._store.look_again(numbers)
         return written.version
 
     def _complete(self, state: StudyState) -> bool:

@@ -105,7 +105,7 @@ def _grey(
         shown = found / max(2**display.voi_lut.bits - 1, 1) * 255.0
     else:
         shown = windowed(output, window or display.window or _whole(image, bits_stored, display))
-    shown = np.floor(shown + 0.5)
+    shown = np.floor(np.nan_to_num(shown) + 0.5)
     return (255 - shown if display.inverse else shown).astype(np.uint8)
 
 

@@ -33,6 +33,7 @@ def create_blueprint(
     """base_url: public address of the service, without a slash at its end. max_body_mb: of one request."""
     dicomweb = Blueprint("dicomweb", __name__, url_prefix="/dicomweb")
     max_bytes = max_body_mb * 2**20
+    blobs.sweep()
 
     def readable(study: str, series: str | None = None, instance: str | None = None) -> None:
         """The caller may read this study, and the UIDs are some."""
@@ -43,9 +44,9 @@ def create_blueprint(
 
     # STOW-RS
 
-    @dicomweb.post("/studies", defaults={"study": None})
+    @dicomweb.post("/studies")
     @dicomweb.post(_STUDY)
-    def store_instances(study: str | None) -> Response:
+    def store_instances(study: str | None = None) -> Response:
         access = current_access()
         access.require("create", IMAGING)
         if not access.is_practice:
@@ -118,14 +119,14 @@ def create_blueprint(
         address = f"{base_url}{instance_address(study, series, instance)}/bulkdata/{path}"
         return _send(wado.bulk_data(store.instance(study, series, instance), path, _accepted(), blobs, address))
 
-    @dicomweb.get(f"{_INSTANCE}/rendered", defaults={"number": "1"})
+    @dicomweb.get(f"{_INSTANCE}/rendered")
     @dicomweb.get(f"{_INSTANCE}/frames/<number>/rendered")
-    def rendered(study: str, series: str, instance: str, number: str) -> Response:
+    def rendered(study: str, series: str, instance: str, number: str = "1") -> Response:
         return image(study, series, instance, number, _rendering(None))
 
-    @dicomweb.get(f"{_INSTANCE}/thumbnail", defaults={"number": "1"})
+    @dicomweb.get(f"{_INSTANCE}/thumbnail")
     @dicomweb.get(f"{_INSTANCE}/frames/<number>/thumbnail")
-    def thumbnail(study: str, series: str, instance: str, number: str) -> Response:
+    def thumbnail(study: str, series: str, instance: str, number: str = "1") -> Response:
         return image(study, series, instance, number, _rendering(Viewport(THUMBNAIL_SIDE, THUMBNAIL_SIDE)))
 
     @dicomweb.get(f"{_STUDY}/thumbnail")

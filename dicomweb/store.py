@@ -18,7 +18,6 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from dicomweb.attributes import (
-    ACCESSION,
     CLASSES,
     INSTANCE_NUMBER,
     INSTANCE_UID,
@@ -170,6 +169,7 @@ class DicomStore:
                     index([(_DATE, -1), ("_id", 1)], name="date"),
                     index([("scope", 1), (_DATE, -1), ("_id", 1)], name="scope"),
                     index([("resource", 1)], name="resource"),
+                    index([("looks_for", 1)], name="looks_for"),
                     index([("f.00100020", 1)], name="patient"),
                     index([("f.00100010", 1)], name="name"),
                     index([("f.00080050", 1)], name="accession"),
@@ -384,9 +384,12 @@ class DicomStore:
         ]
         return StudyContent(orjson.loads(document["q"]), document["modalities"], document["count"], series)
 
-    def projected(self, state: StudyState, status: str, linked: bool) -> None:
-        """Note what was projected; the study stays due when it has changed since, or is not complete yet."""
-        done = {"projected": state.revision, "status": status, "linked": linked, "failures": 0}
+    def projected(self, state: StudyState, status: str, numbers: Sequence[str] | None) -> None:
+        """Note what was projected; the study stays due when it has changed since, or is not complete yet.
+
+        numbers: of the orders that it looks for in vain; None once it has its order.
+        """
+        done = {"projected": state.revision, "status": status, "looks_for": list(numbers or ()), "failures": 0}
         change: dict[str, Any] = {"$set": done}
         if status == "registered":
             change["$set"] = done | {"due": state.changed + self._quiet}
@@ -412,10 +415,11 @@ class DicomStore:
         document = self._studies.find_one({"resource": imaging_study}, {"_id": 1})
         return document["_id"] if document else None
 
-    def look_again(self, accession_numbers: Iterable[str]) -> None:
-        """Have the studies with one of these accession numbers, and no order yet, projected again."""
-        wanted = {f"f.{ACCESSION}": {"$in": list(accession_numbers)}, "linked": False, "due": {"$exists": False}}
-        self._studies.update_many(wanted, {"$set": {"due": self._now()}})
+    def look_again(self, numbers: Sequence[str]) -> None:
+        """Have the studies projected again that look for an order with one of these numbers."""
+        if numbers:
+            wanted = {"looks_for": {"$in": list(numbers)}, "due": {"$exists": False}}
+            self._studies.update_many(wanted, {"$set": {"due": self._now()}})
 
 
 def _visible(access: Access) -> dict[str, Any]:
@@ -435,8 +439,7 @@ def _mongo(level: Level, condition: Condition) -> dict[str, Any]:
         return {name: {"$regex": condition.values[0]}}
     low, high = condition.values
     bounds = {operator: end for operator, end in (("$gte", low), ("$lte", high)) if end is not None}
-    # For an attribute of several values the bounds must hold for one and the same of them.
-    return {"$or": [{name: bounds}, {name: {"$elemMatch": bounds}}]} if len(bounds) > 1 else {name: bounds}
+    return {name: bounds}
 
 
 def _attributes(level: Level, document: dict) -> Attributes:

@@ -141,15 +141,15 @@ def main() -> None:
     with server_of_its_own() as settings, chromium() as browser:
         credentials = load_credentials(settings.data_path)
         done = play(Cast(settings, credentials))
-        for user, path, name, height in (
-            ("frontdesk", "/desk", "desk", 900),
-            ("lakeside", f"/referrals/{done.task.partition('/')[2]}", "referral", 1250),
+        for user, path, name, width in (
+            ("frontdesk", "/desk", "desk", 1360),
+            ("lakeside", f"/referrals/{done.task.partition('/')[2]}", "referral", 900),
         ):
-            page = browser.new_page(viewport={"width": 1280, "height": height})
+            page = browser.new_page(viewport={"width": width, "height": 960})
             log_in(page, settings.origin, user, credentials["users"][user])
             page.goto(f"{settings.origin}{path}")
             page.get_by_text("Live", exact=True).wait_for()
-            page.screenshot(path=IMAGES / f"{name}.png")
+            page.screenshot(path=IMAGES / f"{name}.png", full_page=True)
             click.echo(f"{(IMAGES / name).relative_to(Path.cwd())}.png")
             page.close()
 

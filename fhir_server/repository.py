@@ -21,6 +21,9 @@ from fhir_server.store import GuardTaken, VersionStore, VersionTaken
 from fhir_server.validation import check_id, check_structure, check_type
 from fhir_server.version import Version
 
+# The version as this caller may see it, such as without an endpoint's secrets.
+View = Callable[[Access, Version], Version]
+
 ATTEMPTS = 5  # at an update without If-Match, when others write the same resource
 MAX_RESOURCE_BYTES = 12 * 1024 * 1024  # a MongoDB document holds 16 MB, keys included
 
@@ -44,12 +47,15 @@ class Repository:
         clock: Callable[[], datetime],
         admissions: Mapping[str, Sequence[Admission]] | None = None,
         check_references: bool = True,
+        views: Mapping[str, View] | None = None,
     ) -> None:
+        """admissions: rules that a write must pass, by type. views: how a caller may see the versions of a type."""
         self.store = store
         self.base_url = base_url
         self.clock = clock
         self.admissions = dict(admissions or {})
         self.check_references = check_references
+        self.views = dict(views or {})
         self.indexer = Indexer(base_url)
 
     # Reading
@@ -63,7 +69,7 @@ class Repository:
             raise NotFound(f"{resource_type}/{id} is not known here")
         if newest.deleted:
             raise Gone(f"{resource_type}/{id} was deleted")
-        return newest
+        return self._seen(access, newest)
 
     def vread(self, access: Access, resource_type: str, id: str, version: int) -> Version:
         """One version. The caller needs to see the resource as it is now, and that version."""
@@ -74,7 +80,7 @@ class Repository:
             raise NotFound(f"{resource_type}/{id} has no version {version}")
         if found.deleted:
             raise Gone(f"version {version} of {resource_type}/{id} is its deletion")
-        return found
+        return self._seen(access, found)
 
     def history(
         self,
@@ -98,7 +104,7 @@ class Repository:
             query["lu"] = {"$gte": since}
         if before is not None:
             query["_id"] = {"$lt": before}
-        return self.store.history(resource_type, id, query, count)
+        return [self._seen(access, version) for version in self.store.history(resource_type, id, query, count)]
 
     def search(
         self,
@@ -112,7 +118,7 @@ class Repository:
         """A page of matches with what they include. https://hl7.org/fhir/R4/search.html"""
         check_type(resource_type)
         parameters = parse_qsl(query, keep_blank_values=True) if isinstance(query, str) else list(query)
-        return search.search(
+        result = search.search(
             self.store,
             access,
             resource_type,
@@ -121,6 +127,9 @@ class Repository:
             strict=strict,
             default_count=default_count,
         )
+        result.matches = [self._seen(access, version) for version in result.matches]
+        result.included = [self._seen(access, version) for version in result.included]
+        return result
 
     # Writing
 
@@ -187,7 +196,10 @@ class Repository:
             try:
                 if changes:
                     self.store.commit(changes, preparation.guards, preparation.grants)
-                return [Written(outcome.version, outcome.created, outcome.change is not None) for outcome in outcomes]
+                return [
+                    Written(self._seen(access, outcome.version), outcome.created, outcome.change is not None)
+                    for outcome in outcomes
+                ]
             except (VersionTaken, GuardTaken):
                 if len(drafts) == 1 and any(draft.if_match is not None for draft in drafts.values()):
                     raise PreconditionFailed("the resource was changed in the meantime") from None
@@ -228,6 +240,10 @@ class Repository:
         if len(result.matches) > 1:
             raise PreconditionFailed("the conditional criteria match more than one resource", path)
         return result.matches[0] if result.matches else None
+
+    def _seen(self, access: Access, version: Version) -> Version:
+        view = self.views.get(version.resource_type)
+        return version if view is None else view(access, version)
 
     def _visible_now(self, access: Access, resource_type: str, id: str) -> bool:
         newest = self.store.newest(resource_type, id)

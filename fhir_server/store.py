@@ -24,6 +24,7 @@ from fhir_server.version import Version
 
 PREFIX = "versions_"
 SEARCH_TIMEOUT_MS = 20_000
+MAX_PAGE_BYTES = 64 * 1024 * 1024
 PROBE_MS = 200  # to find out which index is worth using
 LARGE_COMMIT = 50  # entries; such transactions pass a gate, because many at once starve the cache
 _EPOCH_US = 1_577_836_800_000_000  # 2020-01-01 in microseconds
@@ -56,6 +57,14 @@ class Guard:
     replaces: str | None = None
 
 
+@dataclass(slots=True)
+class Page:
+    """Versions in order. cut: there would be more, but these are as much as should be in memory at once."""
+
+    versions: list[Version] = field(default_factory=list)
+    cut: bool = False
+
+
 class WriteNumbers:
     """64-bit numbers ordered by time, unique in this process, and (nearly) so among processes: microseconds
     since 2020 in the upper 51 bits, 12 random bits below. The store's unique `_id` catches the rest."""
@@ -83,7 +92,7 @@ class VersionStore:
     def __init__(self, database: Database, sort_parameters: Mapping[str, Iterable[str]] | None = None) -> None:
         self.database = database
         self._sort_parameters = sort_parameters or {}
-        self._ready: set[str] = set()
+        self._ready: dict[str, frozenset[str]] = {}  # type -> names of its indexes, once they are there
         self._gate = threading.BoundedSemaphore(2)  # a process; two processes make the four that were measured
         self.numbers = WriteNumbers()
 
@@ -112,7 +121,7 @@ class VersionStore:
         return [
             version_of(resource_type, document)
             for resource_type, ids in by_type.items()
-            for document in self._versions(resource_type).find({"id": {"$in": ids}, "keys": "*"})
+            for document in self._find(resource_type, {"id": {"$in": ids}, "keys": "*"}, "id_v")
         ]
 
     def history(
@@ -135,8 +144,31 @@ class VersionStore:
         hint: str | None = None,
     ) -> list[Version]:
         """Current versions that match, in order. `hint` names an index."""
-        cursor = self._find(resource_type, filter, hint).sort(sort).limit(limit)
-        return [version_of(resource_type, document) for document in cursor]
+        return list(self._in_order(resource_type, filter, sort, limit, hint))
+
+    def bounded_page(
+        self,
+        resource_type: str,
+        filter: dict,
+        sort: list[tuple[str, int]],
+        limit: int,
+        hint: str | None = None,
+    ) -> Page:
+        """As `page`, but no more than can be in memory at once."""
+        page, size = Page(), 0
+        for version in self._in_order(resource_type, filter, sort, limit, hint):
+            size += len(version.body or b"")
+            if page.versions and size > MAX_PAGE_BYTES:
+                page.cut = True
+                break
+            page.versions.append(version)
+        return page
+
+    def _in_order(
+        self, resource_type: str, filter: dict, sort: list[tuple[str, int]], limit: int, hint: str | None
+    ) -> Iterator[Version]:
+        for document in self._find(resource_type, filter, hint).sort(sort).limit(limit):
+            yield version_of(resource_type, document)
 
     def ids(self, resource_type: str, filter: dict, limit: int, hint: str | None = None) -> list[str]:
         """Ids of current versions that match."""
@@ -182,9 +214,7 @@ class VersionStore:
         """Whether the type's collection is there and has that index."""
         if resource_type not in self._ready and PREFIX + resource_type in self.database.list_collection_names():
             self._prepare(resource_type)
-        return resource_type in self._ready and name in {
-            index.document["name"] for index in self._indexes(resource_type)
-        }
+        return name in self._ready.get(resource_type, ())
 
     def types(self) -> list[str]:
         """The resource types that have versions."""
@@ -302,8 +332,9 @@ class VersionStore:
         """Make the type's indexes before its first write; a collection cannot get them inside a transaction."""
         if resource_type in self._ready:
             return
-        self._versions(resource_type).create_indexes(self._indexes(resource_type))
-        self._ready.add(resource_type)
+        indexes = self._indexes(resource_type)
+        self._versions(resource_type).create_indexes(indexes)
+        self._ready[resource_type] = frozenset(index.document["name"] for index in indexes)
 
     def _indexes(self, resource_type: str) -> list[pymongo.IndexModel]:
         current = {"keys": {"$exists": True}}

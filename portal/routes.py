@@ -69,8 +69,8 @@ def create_blueprint(practice: Practice, bindings: Bindings, outbox: Outbox, liv
     def live() -> Response:
         """Where the page's websocket goes, and the token that binds it to the user's Subscriptions."""
         access = current_access()
-        token, until = bindings.bind(access.subject, keep_subscriptions(practice, access))
-        return jsonify(url=live_url, token=token, expires=until.isoformat())
+        token, _until = bindings.bind(access.subject, keep_subscriptions(practice, access))
+        return jsonify(url=live_url, token=token)
 
     @portal.get("/outbox")
     def sent_mail() -> Response:

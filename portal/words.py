@@ -44,8 +44,8 @@ STATES: Mapping[str, Words] = {
     "exam-performed": Words("The visit was kept: exam done", "Images and report follow."),
     "images-available": Words("Images are there", "The report follows."),
     "awaiting-interpretation": Words("Images are being read", "The report follows."),
-    "preliminary-report": Words("Preliminary report", "Read it; the final report follows."),
-    "report-final": Words("The report is there", "Read it.", GOOD),
+    "preliminary-report": Words("Preliminary report", "Read it; the final one follows."),
+    "report-final": Words("The report is there", "Read the report.", GOOD),
     "report-amended": Words("The report was amended", "Read the new version.", GOOD),
     "feedback-received": Words("Complete, with your feedback", "Nothing: thank you.", GOOD),
     "cancellation-requested": Words("Cancellation asked for", "The practice answers."),
@@ -72,12 +72,3 @@ def clock_time(moment: datetime, zone: ZoneInfo) -> str:
 def when(moment: datetime, zone: ZoneInfo) -> str:
     """`Tue 24 Nov 2026, 14:05`"""
     return f"{day(moment, zone)}, {clock_time(moment, zone)}"
-
-
-def lasted(seconds: float) -> str:
-    """A span in its largest fitting unit: `25 min`, `3 h`, `2 days`."""
-    minutes = int(seconds // 60)
-    if minutes < 120:
-        return f"{max(minutes, 0)} min"
-    hours = minutes // 60
-    return f"{hours} h" if hours < 48 else f"{hours // 24} days"

@@ -13,5 +13,5 @@ timeout = 120
 
 
 def post_fork(_server: Any, _worker: Any) -> None:
-    """A worker whose arbiter was killed would keep the port from the next one; what it was at was not acknowledged."""
+    """A worker whose arbiter was killed would keep the port from the next; what it was at was not acknowledged."""
     die_with_parent(KILL)

@@ -23,6 +23,7 @@ from smart_auth.access import access_of_subject
 from smart_auth.service import AuthService
 from smart_auth.service import create_service as create_auth
 from subscriptions.admission import SubscriptionAdmission
+from subscriptions.masking import masked
 from subscriptions.outgoing import Outgoing
 from subscriptions.service import SubscriptionService
 from subscriptions.service import create_service as create_subscriptions
@@ -68,7 +69,9 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
     outgoing = Outgoing(settings.allowed_outgoing)
     admissions: dict[str, tuple[Admission, ...]] = {name: tuple(found) for name, found in ADMISSIONS.items()}
     admissions["Subscription"] = (SubscriptionAdmission(topics, outgoing, clock),)
-    repository = Repository(VersionStore(database, SORTED), settings.fhir_base, real_clock, admissions=admissions)
+    repository = Repository(
+        VersionStore(database, SORTED), settings.fhir_base, real_clock, admissions, views={"Subscription": masked}
+    )
     auth = create_auth(database, real_clock, settings.origin)
     return Parts(
         settings=settings,

@@ -151,7 +151,8 @@ def commands(settings: Settings) -> dict[str, list[str]]:
     web = [*gunicorn, "--bind", f"{settings.host}:{settings.port}", "--worker-class", "gthread"]
     web += ["--workers", str(settings.web_workers), "--threads", str(settings.web_threads)]
     live = [*gunicorn, "--bind", f"{settings.host}:{settings.live_port}", "--worker-class", "gevent"]
-    live += ["--workers", "1", "--worker-connections", "10000"]
+    # Websockets never end by themselves, and their clients come again: no use in waiting for them.
+    live += ["--workers", "1", "--worker-connections", "10000", "--graceful-timeout", "2"]
     return {
         "web": [*web, "wsgi:app"],
         "live": [*live, "wsgi:live"],

@@ -199,6 +199,8 @@ def _may_ask(write: Write, after: dict) -> None:
         return
     if task_kind(after) != ABORT:
         raise Forbidden("a step of a referral is made by the practice", "Task.code")
+    if belongs_to(write.repository, write.access, reference(after.get("owner"))):
+        raise Unprocessable("a request to abort is for the practice to answer", "Task.owner")
     focus = store.fetch(write.repository, reference(after["focus"]), write.access)
     if focus is None:
         raise Unprocessable("the focus of a request to abort is the referral's Task or its order", "Task.focus")

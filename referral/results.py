@@ -7,7 +7,7 @@ from fhir_server.version import Version
 from referral import appointments, store, tracker
 from referral.codes import FEEDBACK, entered_by_staff, references
 from referral.context import Practice
-from referral.event import event_of
+from referral.event import Event, event_of, moment
 
 REPORT_STATES = {
     "registered": "awaiting-interpretation",
@@ -28,13 +28,11 @@ def on_imaging_study(practice: Practice, version: Version) -> None:
         return
     for order, referral in _newly(practice, version, study):
         keep_visit(practice, order)
-        performed = event_of(version, "exam-performed", study.get("started"))
+        performed = _performed(practice, version, study, order)
         if study["status"] == "registered":
             tracker.move(practice.repository, referral, performed, practice.clock, heard=False)
             continue
-        # Two versions, because "kept" and "images there" are two messages. When images were made long before they
-        # came (a worklist clock gone wrong, or test data), the time line keeps the time we learned of them.
-        performed = replace(performed, at=version.last_updated)
+        # Two versions, because "kept" and "images there" are two messages.
         tracker.move(practice.repository, referral, performed, practice.clock, heard=False)
         there = replace(event_of(version, "images-available"), outputs=(("images", version.reference),))
         tracker.move(practice.repository, referral, there, practice.clock)
@@ -66,6 +64,15 @@ def on_response(practice: Practice, version: Version) -> None:
         event = event_of(version, "feedback-received", response.get("authored"))
         event = replace(event, outputs=(("feedback", version.reference),))
         tracker.move(practice.repository, referral, event, practice.clock)
+
+
+def _performed(practice: Practice, version: Version, study: dict, order: str) -> Event:
+    """The exam, at the time that the images tell; when that is before the order was placed (a modality's clock gone
+    wrong, older images sent along), at the time that we learned of it."""
+    event = event_of(version, "exam-performed", study.get("started"))
+    ordered = store.fetch(practice.repository, order)
+    placed = moment(ordered.resource.get("authoredOn")) if ordered else None
+    return replace(event, at=version.last_updated) if placed and event.at < placed else event
 
 
 def keep_visit(practice: Practice, order: str) -> None:

@@ -11,7 +11,7 @@ from referral.escalation import escalate
 from referral.sweeper import sweep
 
 NAME = "timers"
-EVERY_S = 5.0
+EVERY_S = 2.0
 ESCALATE_EVERY_S = 15.0  # it looks at every open referral, and its shortest limit is minutes
 
 

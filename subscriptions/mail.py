@@ -13,7 +13,7 @@ from fhir_server.version import Version
 from subscriptions.definition import EMPTY, SubscriptionDefinition
 from subscriptions.notification import Notified
 
-SHOWN = re.compile(r"[A-Za-z0-9-]{1,40}")  # a referral number fit for a subject line
+SHOWN = re.compile(r"[A-Za-z0-9-]{1,40}")  # a number fit for a subject line
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class MailSender(Protocol):
 
 
 class Mailer:
-    """Writes the mail of an event. referral_number: of a Task, None when it has none that is ours to show."""
+    """Writes the mail of an event. referral_number: of a Task; shown only where it looks like a number."""
 
     def __init__(self, sender: MailSender, public_url: str, referral_number: Callable[[dict], str | None]) -> None:
         self._sender = sender
@@ -55,19 +55,7 @@ class Mailer:
     def _words(self, source: Version | None) -> tuple[str, str]:
         if source is None or source.resource_type != "Task" or source.deleted:
             return "There is news on one of your referrals", f"{self._public_url}/referrals"
-        number = self._referral_number(source.resource())
-        subject = f"There is news on referral {number}" if number else "There is news on one of your referrals"
+        number = self._referral_number(source.resource()) or ""
+        known = SHOWN.fullmatch(number) and any(sign.isdigit() for sign in number)
+        subject = f"There is news on referral {number}" if known else "There is news on one of your referrals"
         return subject, f"{self._public_url}/referrals/{source.id}"
-
-
-def number_of_system(system: str) -> Callable[[dict], str | None]:
-    """Reads the referral number of a Task: its identifier of that system, and no other."""
-
-    def referral_number(task: dict) -> str | None:
-        for identifier in task.get("identifier", []):
-            value = identifier.get("value")
-            if identifier.get("system") == system and isinstance(value, str) and SHOWN.fullmatch(value):
-                return value
-        return None
-
-    return referral_number

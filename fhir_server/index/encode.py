@@ -41,7 +41,7 @@ def token(name: str, value: Any, keys: Keys, _base_url: str) -> None:
 def _identified(name: str, value: dict, keys: Keys) -> None:
     """An Identifier or a ContactPoint."""
     system, text = value.get("system"), value["value"]
-    if system in _CONTACT:
+    if isinstance(system, str) and system in _CONTACT:
         token(name, text, keys, "")
         return
     _coded(name, system, text, keys)
@@ -73,6 +73,8 @@ def reference(name: str, value: Any, keys: Keys, base_url: str) -> None:
     target = value.get("reference")
     if isinstance(target, str) and not target.startswith("#"):
         keys[bounded(f"{name}={normal(target, base_url)}")] = None
+    elif isinstance(target, dict):  # Consent.provision.data, whose `reference` is the Reference
+        reference(name, target, keys, base_url)
     if isinstance(value.get("identifier"), dict):
         token(f"{name}:identifier", value["identifier"], keys, base_url)
     resource_type, id = value.get("resourceType"), value.get("id")

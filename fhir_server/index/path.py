@@ -22,6 +22,14 @@ DATATYPES = tuple(
     ContactDetail Contributor Expression ParameterDefinition RelatedArtifact TriggerDefinition UsageContext Dosage
     """.split()
 )
+# The choice elements that R4 search parameters name without a type. A name alone would not do: `Coverage.subscriber`
+# is no choice, and `subscriberId` no type of it.
+CHOICES = frozenset(
+    """
+    abatement code collected created deceased definition due effective event identified item medication occurred
+    occurrence onset performed probability scheduled source start substance target value
+    """.split()
+)
 _ANY = ("Resource", "DomainResource")
 _TOKEN = re.compile(r"\s*(?:('(?:[^'\\]|\\.)*')|(%?[A-Za-z_][A-Za-z0-9_]*)|(\d+)|(!=|[().|=\[\]]))")
 _TYPED = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?$")
@@ -168,7 +176,7 @@ class _Parser:
         if part.last is None:
             raise Unsupported(self._expression)
         source, name = part.last
-        return _step(source, name + type[0].upper() + type[1:], choice=False)
+        return _step(source, name + type[0].upper() + type[1:])
 
     def _next(self) -> str:
         token = self.peek()
@@ -193,9 +201,9 @@ class _Parser:
             raise Unsupported(self._expression)
 
 
-def _step(source: _Part, name: str, choice: bool = True) -> _Part:
+def _step(source: _Part, name: str) -> _Part:
     """To the element of that name, or to whichever type of the choice element is there."""
-    choices = frozenset(name + type for type in DATATYPES) if choice else frozenset()
+    choices = frozenset(name + type for type in DATATYPES) if name in CHOICES else frozenset()
     before = None if source.is_root and source.tops is None else source.walk
 
     def walk(nodes: list, root: dict) -> list:
@@ -253,7 +261,7 @@ def _nth(source: _Part, index: int) -> _Part:
 
 
 def _extension(source: _Part, url: str) -> _Part:
-    every = _step(source, "extension", choice=False)
+    every = _step(source, "extension")
 
     def walk(nodes: list, root: dict) -> list:
         found = every.walk(nodes, root)

@@ -13,11 +13,12 @@ from fhir_server.index import Indexer
 from fhir_server.search.condition import Condition, merged
 from fhir_server.search.include import MAX_INCLUDED, collect
 from fhir_server.search.order import position_of
-from fhir_server.search.planner import Planner, is_chain
-from fhir_server.search.request import Request, read_request
+from fhir_server.search.planner import Planner
+from fhir_server.search.request import Request, is_chain, read_request
 from fhir_server.search.sight import Sight
+from fhir_server.search.subset import reduced
 from fhir_server.search.values import UnknownParameter
-from fhir_server.store import VersionStore
+from fhir_server.store import Page, VersionStore
 from fhir_server.version import Version
 
 __all__ = ["SearchResult", "search"]
@@ -87,25 +88,29 @@ def _fill(
     result: SearchResult, request: Request, sight: Sight, planner: Planner, conditions: list[Condition], base_url: str
 ) -> None:
     """Find the page and what it includes."""
-    found = _page(request, planner, conditions)
-    result.matches = found[: request.count]
-    if len(found) > request.count:
+    page = _page(request, planner, conditions)
+    result.matches = page.versions[: request.count]
+    if page.cut or len(page.versions) > request.count:
         result.next = request.following(position_of(request.order, result.matches[-1], Indexer(base_url)))
     result.included, complete = collect(sight, request.includes, result.matches)
+    if request.subset is not None:
+        result.matches = [reduced(version, request.subset) for version in result.matches]
     if not complete:
         text = f"this page includes more than {MAX_INCLUDED} resources, not all are here; ask for fewer with _count"
         request.ignored.append(Issue("too-costly", text, severity="warning"))
 
 
-def _page(request: Request, planner: Planner, conditions: list[Condition]) -> list[Version]:
+def _page(request: Request, planner: Planner, conditions: list[Condition]) -> Page:
     """The matches behind the request's position, one more than fits the page so as to know that there is more."""
     position, limit = request.position, request.count + 1
-    found: list[Version] = []
+    page = Page()
     for part in request.order.parts(conditions):
         behind = part.behind(position) if position else []
         if behind is not None:
             met = [*conditions, *part.conditions, *behind]
-            found += planner.page(request.resource_type, met, part, limit - len(found))
-        if len(found) == limit:
+            found = planner.page(request.resource_type, met, part, limit - len(page.versions))
+            page.versions += found.versions
+            page.cut = found.cut
+        if page.cut or len(page.versions) == limit:
             break
-    return found
+    return page

@@ -8,17 +8,19 @@ from typing import Any
 
 import conformance
 from conformance import SearchParameter
+from fhir_server.elements import is_primitive
 from fhir_server.errors import BadRequest
 from fhir_server.index import Rule, encode, rules
 from fhir_server.index.spans import Span
 from fhir_server.index.text import MAX_KEY, bounded, escaped, fold
 from fhir_server.references import RELATIVE
-from fhir_server.search.ranges import date_bounds, number_bounds
+from fhir_server.search.ranges import approximate, date_bounds, number_bounds
 from fhir_server.search.values import alternatives, bad_value, date_value, number_value, split, unescape
 from fhir_server.search.window import Window, both, window
 from fhir_server.validation import ID
 
 KEYS, RANGES, UPDATED = "k", "r", "lu"  # indexes of the store
+MAX_SCANS = 100  # values of a parameter that each take a scan of their own
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.\-]*:.+", re.DOTALL)
 _MODIFIERS: Mapping[str, tuple[str, ...]] = {
@@ -92,10 +94,20 @@ def _missing(asked: Asked) -> Condition:
 
 
 def _token(asked: Asked) -> Condition:
+    _check_system(asked)
     if asked.modifier == "of-type":
         return _having([_of_type(asked, value) for value in _values(asked)])
     keys = [token_key(asked.parameter.code, asked.name, value) for value in _values(asked)]
     return Condition({"keys": {"$nin": keys}}) if asked.modifier == "not" else _having(keys)
+
+
+def _check_system(asked: Asked) -> None:
+    """A code without a coding, a boolean or a string has no system beside it: its definition implies one, which is
+    not stored. To find nothing by another would be wrong, and with :not it would be everything."""
+    if asked.modifier != "of-type" and any(len(split(value, "|")) > 1 for value in _values(asked)):
+        paths = asked.parameter.expression.split(" | ")
+        if all(is_primitive(asked.resource_type, path.split(".")[1:]) for path in paths):
+            raise bad_value(asked.name, "values without a system, since they all have the same")
 
 
 def token_key(prefix: str, name: str, value: str) -> str:
@@ -176,6 +188,8 @@ def _parents(address: str) -> list[str]:
 
 def _date(asked: Asked) -> Condition:
     read = [date_value(asked.name, value) for value in _values(asked)]
+    if len(read) > MAX_SCANS:
+        raise BadRequest(f"a date parameter may have {MAX_SCANS} values")
     return _within(window(asked.parameter.code, asked.rule.single, read, _now()))
 
 
@@ -263,7 +277,7 @@ def _anchors(asked: Asked, parts: list[str]) -> list[dict]:
 
 def _updated(prefix: str, span: Span) -> dict:
     """`_lastUpdated` is an instant of whole milliseconds, so its comparisons are simpler."""
-    start, end = (_moment(edge) for edge in span)
+    start, end = map(_moment, approximate(span, _now()) if prefix == "ap" else span)
     rows: dict[str, Any] = {
         "eq": {"lu": {"$gte": start, "$lt": end}},
         "ne": {"$or": [{"lu": {"$lt": start}}, {"lu": {"$gte": end}}]},
@@ -273,19 +287,17 @@ def _updated(prefix: str, span: Span) -> dict:
         "le": {"lu": {"$lt": end}},
         "sa": {"lu": {"$gte": end}},
         "eb": {"lu": {"$lt": start}},
+        "ap": {"lu": {"$gte": start, "$lt": end}},
     }
-    if prefix == "ap":
-        margin = abs(datetime.now(UTC) - start) / 10
-        return {"lu": {"$gte": start - margin, "$lt": end + margin}}
     return rows[prefix]
 
 
 def _moment(microseconds: int) -> datetime:
-    """Rounded up to the millisecond, since nothing lies between two; clamped to what MongoDB's driver reads back."""
+    """Rounded up to the millisecond, since nothing lies between two; within what a datetime can hold."""
     try:
         return _EPOCH + timedelta(milliseconds=-(-microseconds // 1000))
     except OverflowError:
-        return datetime(9999, 12, 31, tzinfo=UTC)
+        return datetime(9999 if microseconds > 0 else 1, 1, 1, tzinfo=UTC)
 
 
 def _now() -> int:
@@ -302,6 +314,8 @@ def _having(keys: list[str]) -> Condition:
 
 
 def _any(filters: list[dict], index: str | None) -> Condition:
+    if len(filters) > MAX_SCANS:
+        raise BadRequest(f"of dates, numbers and texts a parameter may have {MAX_SCANS} values")
     return Condition(filters[0] if len(filters) == 1 else {"$or": filters}, index)
 
 

@@ -13,11 +13,12 @@ from fhir_server.references import RELATIVE
 from fhir_server.search.condition import KEYS, Condition
 from fhir_server.search.sight import Sight
 from fhir_server.search.values import UnknownParameter
+from fhir_server.store import MAX_PAGE_BYTES
 from fhir_server.version import Version
 
 MAX_INCLUDED = 5000  # resources of a page
 MAX_ROUNDS = 5  # of :iterate
-_CHUNK = 200  # keys of one query; MongoDB merges up to so many in order
+_CHUNK = 50  # resources or keys of one query, so that large resources don't fill the memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,11 @@ def parse_include(resource_type: str, name: str, modifier: str, value: str) -> I
         value = f"{resource_type}:*"
     source, _, rest = value.partition(":")
     code, _, target = rest.partition(":")
-    if source not in conformance.resource_types() or (target and target not in conformance.resource_types()):
+    if (
+        not code
+        or source not in conformance.resource_types()
+        or (target and target not in conformance.resource_types())
+    ):
         raise BadRequest(f"{name} takes Type:parameter or Type:parameter:Target")
     offered = tuple(code for code, rule in rules(source).items() if rule.parameter.type == "reference")
     if code != "*" and code not in offered:
@@ -52,25 +57,28 @@ def collect(sight: Sight, includes: list[Include], matches: list[Version]) -> tu
     """What the matches include, each once; and whether that is all of it."""
     seen = {(version.resource_type, version.id) for version in matches}
     included: list[Version] = []
-    fresh = matches
+    size = 0
+    sources = matches
     for round in range(MAX_ROUNDS):
-        found: dict[tuple[str, str], Version] = {}
+        found: list[Version] = []
         for include in includes:
             if round and not include.iterate:
                 continue
-            sources = _referrers(sight, include, fresh) if include.reverse else _referred(sight, include, fresh, seen)
-            for version in sources:
-                found.setdefault((version.resource_type, version.id), version)
-                if len(included) + len(found) > MAX_INCLUDED + len(seen):
-                    break
-        fresh = [version for key, version in found.items() if key not in seen]
-        included += fresh
-        seen |= found.keys()
-        if len(included) > MAX_INCLUDED:
-            return included[:MAX_INCLUDED], False
-        if not fresh:
-            break
-    return included, True
+            look = (
+                _referrers(sight, include, sources) if include.reverse else _referred(sight, include, sources, seen)
+            )
+            for version in look:
+                if (version.resource_type, version.id) not in seen:
+                    seen.add((version.resource_type, version.id))
+                    found.append(version)
+                    size += len(version.body or b"")
+                if len(included) + len(found) > MAX_INCLUDED or size > MAX_PAGE_BYTES:
+                    return [*included, *found][:MAX_INCLUDED], False
+        if not found:
+            return included, True
+        included += found
+        sources = found
+    return included, not any(include.iterate for include in includes)
 
 
 def _referred(
@@ -102,7 +110,13 @@ def _referrers(sight: Sight, include: Include, targets: list[Version]) -> Iterat
     ]
     for chunk in _chunks(keys):
         having = Condition({"keys": {"$in": chunk}}, KEYS)
-        yield from sight.page(include.source, [having], [("n", -1)], MAX_INCLUDED + 1, KEYS)
+        page = sight.page(include.source, [having], [("n", -1)], MAX_INCLUDED + 1, KEYS)
+        while True:
+            yield from page.versions
+            if not page.cut:
+                break
+            behind = Condition({"n": {"$lt": page.versions[-1].created}})
+            page = sight.page(include.source, [having, behind], [("n", -1)], MAX_INCLUDED + 1, KEYS)
 
 
 def _chunks(values: list) -> Iterable[list]:

@@ -13,7 +13,7 @@ from fhir_server.search.order import Part
 from fhir_server.search.request import unknown
 from fhir_server.search.sight import Sight
 from fhir_server.search.values import TooCostly, UnknownParameter
-from fhir_server.version import Version
+from fhir_server.store import Page
 
 MAX_CHAINED = 10_000  # resources that one link of a chain may lead through
 FEW = 2000  # matches that are put in order in memory rather than by walking an index in that order
@@ -45,7 +45,7 @@ class Planner:
             return self._chain(resource_type, rule, modifier, rest, value, given)
         return condition(Asked(resource_type, rule, modifier, value, self._base_url))
 
-    def page(self, resource_type: str, conditions: Sequence[Condition], part: Part, limit: int) -> list[Version]:
+    def page(self, resource_type: str, conditions: Sequence[Condition], part: Part, limit: int) -> Page:
         """Matches in the order of the part, by the index that finds them when they are few, else by the one that
         has them in that order."""
         index = self._index_for(resource_type, conditions, part)
@@ -141,11 +141,6 @@ class Planner:
 
     def _narrows(self, given: Sequence[Condition]) -> bool:
         return self._sight.is_scoped or any(one.index is not None for one in given)
-
-
-def is_chain(name: str) -> bool:
-    """Whether the parameter is about other resources than those searched for."""
-    return name.startswith("_has:") or "." in name
 
 
 def _one_of(keys: Iterable[str]) -> Condition:

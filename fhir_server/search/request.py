@@ -10,13 +10,16 @@ from fhir_server.errors import BadRequest, Issue
 from fhir_server.index import rules
 from fhir_server.search.include import Include, parse_include
 from fhir_server.search.order import NEWEST_CREATED, Order, Position, parse, parse_position, written
-from fhir_server.search.values import UnknownParameter, bad_value
+from fhir_server.search.subset import SUMMARIES, Subset, of_elements, of_summary
+from fhir_server.search.values import TooCostly, UnknownParameter, bad_value
 
 MAX_PARAMETERS = 100
 MAX_COUNT = 1000
+MAX_CHAINS = 10
+MAX_LINKS = 4  # of a chain
 MAX_NAME = 400  # characters of a parameter's name, chain included
 _IGNORED = ("_format", "_pretty")
-_ONCE = ("_count", "_total", "_summary", "_sort", "_after")
+_ONCE = ("_count", "_total", "_summary", "_elements", "_sort", "_after")
 _INCLUDES = ("_include", "_revinclude")
 
 
@@ -31,6 +34,7 @@ class Request:
     includes: list[Include] = field(default_factory=list)
     order: Order = NEWEST_CREATED
     position: Position | None = None
+    subset: Subset | None = None
     total: str | None = None
     only_total: bool = False
     applied: list[tuple[str, str]] = field(default_factory=list)
@@ -62,11 +66,14 @@ def read_request(
         raise BadRequest(f"a search may have {MAX_PARAMETERS} parameters")
     request = Request(resource_type, default_count, strict)
     once: dict[str, str] = {}
+    chains = 0
     for name, value in parameters:
         if name in _IGNORED:
             continue
-        if len(name) > MAX_NAME:
-            raise BadRequest(f"the name of a parameter may have {MAX_NAME} characters")
+        _check_text(name, value)
+        chains += is_chain(name)
+        if chains > MAX_CHAINS or name.count(".") + name.count("_has:") > MAX_LINKS:
+            raise TooCostly(f"a search may have {MAX_CHAINS} chains of {MAX_LINKS} links")
         base, _, modifier = name.partition(":")
         try:
             if not value:
@@ -99,15 +106,45 @@ def _shape(request: Request, once: dict[str, str]) -> None:
         if once["_total"] not in ("none", "estimate", "accurate"):
             raise bad_value("_total", "none, estimate or accurate")
         request.total = once["_total"]
-    if "_summary" in once and once["_summary"] != "false":
-        if once["_summary"] != "count":
-            raise bad_value("_summary", "count or false here")
-        request.only_total = True
+    summary = once.get("_summary", "false")
+    if summary not in SUMMARIES:
+        raise bad_value("_summary", ", ".join(SUMMARIES))
+    if summary == "text" and request.includes:
+        raise BadRequest("_summary=text takes no includes")
+    request.only_total = summary == "count"
+    request.subset = of_summary(summary)
+    if "_elements" in once:
+        if request.subset:
+            raise BadRequest("_elements and _summary exclude each other")
+        request.subset = of_elements(_names(once["_elements"]))
     request.only_total |= request.count == 0
     if "_sort" in once:
         request.order = parse(request.resource_type, once["_sort"])
     if "_after" in once:
         request.position = parse_position(request.order, once["_after"])
+
+
+def _check_text(name: str, value: str) -> None:
+    if len(name) > MAX_NAME:
+        raise BadRequest(f"the name of a parameter may have {MAX_NAME} characters")
+    try:
+        (name + value).encode()
+    except UnicodeEncodeError:
+        raise BadRequest("a parameter is no valid Unicode") from None
+    if "\0" in name + value:
+        raise BadRequest("a parameter has a character that no text has")
+
+
+def _names(text: str) -> frozenset[str]:
+    names = text.split(",")
+    if len(names) > MAX_PARAMETERS or not all(name.isascii() and name.isalnum() for name in names):
+        raise bad_value("_elements", "names of elements")
+    return frozenset(names)
+
+
+def is_chain(name: str) -> bool:
+    """Whether the parameter is about other resources than those searched for."""
+    return name.startswith("_has:") or "." in name
 
 
 def unknown(resource_type: str, name: str) -> UnknownParameter:

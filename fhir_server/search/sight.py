@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from fhir_server.access import Access
 from fhir_server.search.condition import KEYS, Condition
-from fhir_server.store import VersionStore
+from fhir_server.store import Page, VersionStore
 from fhir_server.version import Version
 
 
@@ -37,8 +37,8 @@ class Sight:
         sort: list[tuple[str, int]],
         limit: int,
         index: str,
-    ) -> list[Version]:
-        return self._store.page(resource_type, self._filter(conditions), sort, limit, index)
+    ) -> Page:
+        return self._store.bounded_page(resource_type, self._filter(conditions), sort, limit, index)
 
     def ids(self, resource_type: str, conditions: Sequence[Condition], limit: int, index: str) -> list[str]:
         return self._store.ids(resource_type, self._filter(conditions), limit, index)
@@ -65,7 +65,8 @@ class Sight:
         """
         if index == KEYS:
             return self._store.few(resource_type, self._filter(conditions), limit, index)
-        return self._store.few(resource_type, {"$and": [one.filter for one in conditions]}, limit, index)
+        current = {"keys": {"$exists": True}}
+        return self._store.few(resource_type, {"$and": [current, *(one.filter for one in conditions)]}, limit, index)
 
     def has_index(self, resource_type: str, index: str) -> bool:
         return self._store.has_index(resource_type, index)

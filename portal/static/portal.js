@@ -18,7 +18,7 @@ class LiveRegion {
     this.fetching = false;
     this.again = false;
     this.remember();
-    for (const kind of ["pointerdown", "keydown"]) {
+    for (const kind of ["pointermove", "pointerdown", "keydown", "wheel"]) {
       document.addEventListener(kind, () => { this.touched = true; }, { passive: true });
     }
     document.addEventListener("visibilitychange", () => { if (!document.hidden) this.refresh(); });

@@ -179,11 +179,16 @@ class Modality:
     def scan(self, patient: dict, accession: str) -> tuple[str, list[pydicom.Dataset]]:
         """The sample CT series as it would come off the scanner for this order: (StudyInstanceUID, slices)."""
         study, series = generate_uid(), generate_uid()
-        slices = list(_series())
+        slices, now = list(_series()), datetime.now(UTC)
         for slice_ in slices:
             slice_.StudyInstanceUID, slice_.SeriesInstanceUID = study, series
             slice_.SOPInstanceUID = slice_.file_meta.MediaStorageSOPInstanceUID = generate_uid()
             slice_.AccessionNumber = accession
+            for name in ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate"):
+                setattr(slice_, name, now.strftime("%Y%m%d"))
+            for name in ("StudyTime", "SeriesTime", "AcquisitionTime", "ContentTime"):
+                setattr(slice_, name, now.strftime("%H%M%S"))
+            slice_.TimezoneOffsetFromUTC = "+0000"
             slice_.PatientID = _record_number(patient)
             slice_.PatientName = "^".join([patient["name"][0]["family"], *patient["name"][0]["given"]])
             slice_.PatientBirthDate = patient["birthDate"].replace("-", "")

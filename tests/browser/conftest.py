@@ -9,8 +9,9 @@ from docs.picture import Cast, chromium, log_in
 from tests.server import Server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
+    """Gone before the tests of other packages, whose thread its event loop would share."""
     try:
         with chromium() as browser:
             yield browser

@@ -42,7 +42,7 @@ def an_office(name: str) -> Access:
 
 
 def a_slice(**values: Any) -> Dataset:
-    """A CT image of 4 x 3 pixels with the values -1000, -910, ... in rescaled units; `values` replace what it says."""
+    """A CT image of 4 x 3 pixels, -1000, -910, ... in rescaled units; `values` replace what it says."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = values.pop("TransferSyntaxUID", ExplicitVRLittleEndian)
@@ -116,8 +116,8 @@ def pool() -> Iterator[PixelPool]:
     pool.close()
 
 
-@pytest.fixture
-def app(store: DicomStore, blobs: BlobStore, pool: PixelPool) -> Flask:
+def an_app(store: DicomStore, blobs: BlobStore, pool: PixelPool) -> Flask:
+    """The service as an app whose caller is `config["ACCESS"]`."""
     app = Flask("test")
     http.install(app)
     app.config["ACCESS"] = PRACTICE
@@ -126,8 +126,13 @@ def app(store: DicomStore, blobs: BlobStore, pool: PixelPool) -> Flask:
     def let_in() -> None:
         g.access = app.config["ACCESS"]
 
-    app.register_blueprint(routes.create_blueprint(store, blobs, pool, BASE, max_body_mb=64), url_prefix="/dicomweb")
+    app.register_blueprint(routes.create_blueprint(store, blobs, pool, BASE, max_body_mb=64))
     return app
+
+
+@pytest.fixture
+def app(store: DicomStore, blobs: BlobStore, pool: PixelPool) -> Flask:
+    return an_app(store, blobs, pool)
 
 
 @pytest.fixture
@@ -135,16 +140,19 @@ def client(app: Flask) -> FlaskClient:
     return app.test_client()
 
 
-@pytest.fixture
-def stow(client: FlaskClient) -> Stow:
-    """Store files or data sets; the response."""
+def stow_to(client: FlaskClient) -> Stow:
+    """Stores files or data sets there; the response."""
 
-    def send(*files: bytes | Dataset, study: str = "", **options: Any) -> TestResponse:
+    def send(*files: bytes | Dataset, study: str = "") -> TestResponse:
         body = message(*[file if isinstance(file, bytes) else file_of(file) for file in files])
-        address = f"/dicomweb/studies/{study}".rstrip("/")
-        return client.post(address, data=body, content_type=CONTENT_TYPE, **options)
+        return client.post(f"/dicomweb/studies/{study}".rstrip("/"), data=body, content_type=CONTENT_TYPE)
 
     return send
+
+
+@pytest.fixture
+def stow(client: FlaskClient) -> Stow:
+    return stow_to(client)
 
 
 @pytest.fixture

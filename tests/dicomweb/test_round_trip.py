@@ -49,7 +49,8 @@ def test_a_ct_series_comes_back_as_it_was_stored(served: str, series: list[Datas
         (frame,) = client.retrieve_instance_frames(study, uid, sop, [1])
         assert frame == slice_.PixelData
         assert client.retrieve_bulkdata(described["7FE00010"]["BulkDataURI"].replace(BASE, served)) == [frame]
-        assert client.retrieve_instance(study, uid, sop) == slice_
+        retrieved = client.retrieve_instance(study, uid, sop)
+        assert (retrieved.SOPInstanceUID, retrieved.PixelData) == (sop, slice_.PixelData)
 
     assert {instance.SOPInstanceUID for instance in client.retrieve_study(study)} == {
         s.SOPInstanceUID for s in series

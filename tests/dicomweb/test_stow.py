@@ -11,8 +11,13 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from dicomweb import part10
 from dicomweb.blobs import BlobStore
-from dicomweb.failures import CANNOT_UNDERSTAND, DUPLICATE_SOP_INSTANCE, NOT_THIS_SOP_CLASS, OTHER_STUDY
-from dicomweb.failures import OUT_OF_RESOURCES
+from dicomweb.failures import (
+    CANNOT_UNDERSTAND,
+    DUPLICATE_SOP_INSTANCE,
+    NOT_THIS_SOP_CLASS,
+    OTHER_STUDY,
+    OUT_OF_RESOURCES,
+)
 from fhir_server.access import Access, Scope
 from tests.dicomweb.conftest import BASE, CONTENT_TYPE, DATA, Stow, a_slice, an_office, file_of, message
 
@@ -218,6 +223,11 @@ class TestHostileFiles:
         for element in range(200):
             slice_.add_new(0x00091000 + element, "LO", "x")
         assert failed(stow(slice_).json)[0][0] == OUT_OF_RESOURCES
+
+    def test_attributes_that_no_index_can_hold_are_refused(self, stow: Stow) -> None:
+        slice_ = a_slice()
+        slice_.add_new(0x00081030, "UT", "x" * 600_000)
+        assert failed(stow(slice_).json) == [(OUT_OF_RESOURCES, slice_.SOPInstanceUID)]
 
     def test_sequences_nested_without_end_are_refused(self, stow: Stow) -> None:
         nested = b""

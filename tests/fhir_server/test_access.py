@@ -1,9 +1,17 @@
 """Who sees what: the same answer by every road."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.fhir_server.conftest import PRACTICE, an_office
+from fhir_server.access import Access
+from fhir_server.repository import Repository
+from fhir_server.store import VersionStore
+from fhir_server.version import Version
+from tests.fhir_server.conftest import BASE, PRACTICE, an_office
 from tests.fhir_server.test_rest import PATIENT, assert_outcome, send
 from tests.fhir_server.test_transaction import ORDER
 
@@ -97,3 +105,39 @@ def test_an_order_that_the_practice_enters_opens_the_patient_to_its_office(app: 
     app.config["ACCESS"] = an_office("mine")
     assert ids(client, "/fhir/Patient") == {patient}
     assert client.get(f"/fhir/Patient/{patient}").status_code == 200
+
+
+class TestViews:
+    """Parts of a resource that some of its readers shall not see are hidden on every road to it."""
+
+    SHOWN, HIDDEN = "shown to its owner", "***"
+
+    @pytest.fixture
+    def repository(self, store: VersionStore) -> Repository:
+        def view(access: Access, version: Version) -> Version:
+            if version.by == access.subject or version.body is None:
+                return version
+            return replace(version, body=version.body.replace(self.SHOWN.encode(), self.HIDDEN.encode()))
+
+        return Repository(store, BASE, lambda: datetime.now(UTC), views={"Basic": view})
+
+    def test_every_road_shows_the_same(self, repository: Repository) -> None:
+        owner, other = an_office("mine"), PRACTICE
+        basic = {"resourceType": "Basic", "id": "b", "code": {"text": self.SHOWN}}
+        written = repository.update(owner, basic)
+        assert written.version.resource()["code"]["text"] == self.SHOWN
+
+        def roads(access: Access) -> set[str]:
+            found = [
+                repository.read(access, "Basic", "b"),
+                repository.vread(access, "Basic", "b", 1),
+                *repository.history(access, "Basic", "b"),
+                *repository.history(access, "Basic"),
+                *repository.search(access, "Basic", "_id=b").matches,
+                repository.update(access, basic).version,
+            ]
+            assert len(found) == 6
+            return {version.resource()["code"]["text"] for version in found}
+
+        assert roads(owner) == {self.SHOWN}
+        assert roads(other) == {self.HIDDEN}

@@ -112,14 +112,20 @@ def bindings(database: Database, clock: Clock) -> Bindings:
     return Bindings(SubscriptionStore(database), BindingTokens(database), clock)
 
 
-@pytest.fixture
-def app(auth: AuthService, practice: Practice, bindings: Bindings, outbox: Outbox) -> Flask:
+def create_app(
+    auth: AuthService, practice: Practice, bindings: Bindings, outbox: Outbox, *, open_access: bool = False
+) -> Flask:
     app = Flask("portal-test")
     fhir_server.http.install(app)
-    guard.install(app, auth)
+    guard.install(app, auth, open_access=open_access)
     app.register_blueprint(routes.create_blueprint(auth))
     app.register_blueprint(create_blueprint(practice, bindings, outbox, LIVE))
     return app
+
+
+@pytest.fixture
+def app(auth: AuthService, practice: Practice, bindings: Bindings, outbox: Outbox) -> Flask:
+    return create_app(auth, practice, bindings, outbox)
 
 
 @pytest.fixture

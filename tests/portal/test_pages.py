@@ -8,10 +8,11 @@ from flask import Flask
 
 from portal.live import TOPICS
 from referral.context import Practice
+from smart_auth.service import AuthService
 from subscriptions.binding import Bindings
 from subscriptions.mail import Message
 from subscriptions.store import Outbox
-from tests.portal.conftest import LIVE, SYSTEM, Person, Referral
+from tests.portal.conftest import LIVE, SYSTEM, Person, Referral, create_app
 from tests.smart_auth.oauth import Clock
 
 PAGES = ("/", "/desk", "/referrals", "/referrals/x", "/referrals/x/feedback", "/outbox", "/desk/referrals/x/times")
@@ -201,3 +202,25 @@ class TestOutbox:
         assert html.index("LK-2") < html.index("LK-1")
         assert "Mon 01 Mar 2027, 09:05 CET" in html
         assert "Log in &lt;here&gt;" in html
+
+
+class TestOpen:
+    """`radloop serve --open`: everybody is the practice, and there is no log-in to have a token of."""
+
+    def test_desk_and_its_forms_work(
+        self,
+        auth: AuthService,
+        practice: Practice,
+        bindings: Bindings,
+        outbox: Outbox,
+        refer: Callable[..., Referral],
+        react: Callable[[], None],
+    ) -> None:
+        app = create_app(auth, practice, bindings, outbox, open_access=True)
+        referral = refer()
+        anybody = Person(app.test_client(), react)
+        assert "Muster" in anybody.open("/")
+        assert "Log out" not in anybody.html
+        anybody.press(f"/desk/referrals/{referral.id}/accept")
+        assert "Find a time" in anybody.html
+        assert anybody.browser.post("/live").status_code == 200

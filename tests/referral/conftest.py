@@ -21,6 +21,7 @@ from referral import rules, store, tracker
 from referral.admission import ADMISSIONS
 from referral.codes import BUSINESS_STATUS, TASK, code_of
 from referral.context import Practice
+from referral.event import recorded
 from referral.policy import Policy
 from referral.scheduling.operations import operations
 
@@ -101,6 +102,12 @@ class Loop:
         history = self.repository.history(store.RULES, "Task", task.partition("/")[2], count=500)
         codes = [code_of(version.resource().get("businessStatus"), BUSINESS_STATUS) for version in reversed(history)]
         return [code for i, code in enumerate(codes) if code and (i == 0 or code != codes[i - 1])]
+
+    def happened(self, task: str, code: str) -> datetime:
+        """When the event that brought the referral into this state happened, as the time line has it."""
+        history = self.repository.history(store.RULES, "Task", task.partition("/")[2], count=500)
+        events = [recorded(version.resource()) for version in history]
+        return next(event.at for event in events if event is not None and event.code == code)
 
     def find(self, resource_type: str, **query: str) -> list[dict]:
         wanted = [(name.replace("_", "-"), value) for name, value in query.items()]

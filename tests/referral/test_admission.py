@@ -195,6 +195,40 @@ class TestStep:
         assert loop.get(f"Task/{step['id']}")["status"] == "completed"
 
 
+class TestAbort:
+    """A request to abort comes from the placer; the practice answers."""
+
+    def ask(self, focus: str, **changed: Any) -> dict:
+        return {
+            "resourceType": "Task",
+            "id": "abort",
+            "status": "requested",
+            "intent": "order",
+            "code": {"coding": [{"system": "http://hl7.org/fhir/CodeSystem/task-code", "code": "abort"}]},
+            "focus": {"reference": focus},
+        } | changed
+
+    def test_another_office_does_not_ask(self, loop: Loop) -> None:
+        task = loop.accepted()
+        assert refused(Unprocessable, loop.repository.update, HILLCREST, self.ask("ServiceRequest/nobody"))
+        with pytest.raises(Unprocessable):
+            loop.repository.update(HILLCREST, self.ask(task))
+        assert loop.state(task) == ("accepted", "awaiting-scheduling")
+
+    def test_nor_does_its_placer_answer(self, loop: Loop) -> None:
+        task, appointment = loop.booked()
+        loop.set_status(appointment, "arrived")
+        abort = self.ask(task)
+        assert refused(Forbidden, loop.repository.update, LAKESIDE, abort | {"status": "accepted"}) == "Task.status"
+        loop.put(abort, LAKESIDE)
+        answered = loop.get("Task/abort") | {"status": "accepted"}
+        assert refused(Forbidden, loop.repository.update, LAKESIDE, answered) == "Task.status"
+
+    def test_nor_does_it_keep_the_request_to_itself(self, loop: Loop) -> None:
+        abort = self.ask(loop.accepted(), owner={"reference": "Organization/lakeside"})
+        assert refused(Unprocessable, loop.repository.update, LAKESIDE, abort) == "Task.owner"
+
+
 class TestAppointment:
     def test_an_office_writes_none_directly(self, loop: Loop) -> None:
         _, appointment = loop.booked()

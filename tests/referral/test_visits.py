@@ -1,5 +1,7 @@
 """What becomes of a booked visit: kept, missed, corrected, cancelled; images, report, feedback."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from referral.codes import NOSHOW_COUNT, STATUS_REASON, STATUS_REASONS, code_of, extension
@@ -59,6 +61,19 @@ class TestKept:
         task, _ = loop.booked()
         loop.put(a_study(ORDER, "registered"))
         assert loop.state(task) == ("in-progress", "exam-performed")
+
+    @pytest.mark.parametrize("status", ["registered", "available"])
+    def test_the_exam_has_the_time_that_the_images_tell(self, loop: Loop, status: str) -> None:
+        task, _ = loop.booked()
+        loop.put(a_study(ORDER, status) | {"started": "2026-03-02T10:15:00+01:00"})
+        assert loop.happened(task, "exam-performed") == datetime(2026, 3, 2, 9, 15, tzinfo=UTC)
+
+    @pytest.mark.parametrize("status", ["registered", "available"])
+    def test_images_older_than_the_order_tell_no_time(self, loop: Loop, status: str) -> None:
+        task, _ = loop.booked()
+        study = loop.put(a_study(ORDER, status) | {"started": "2003-04-28T10:15:00Z"})
+        learned = datetime.fromisoformat(loop.get(study)["meta"]["lastUpdated"])
+        assert loop.happened(task, "exam-performed") == learned
 
     def test_a_report_ends_a_referral_that_never_had_an_appointment(self, loop: Loop) -> None:
         task = loop.refer()

@@ -422,7 +422,15 @@ class TestGevent:
     def gunicorn(self, world: World, mongodb_uri: str) -> Iterator[str]:
         address = f"127.0.0.1:{mongod.free_port()}"
         command = [sys.executable, "-m", "gunicorn", "--no-control-socket", "--bind", address]
-        command += ["--worker-class", "gevent", "--graceful-timeout", "1", "tests.subscriptions.live_server:app"]
+        command += [
+            "--worker-class",
+            "gevent",
+            "--log-level",
+            "warning",
+            "--graceful-timeout",
+            "1",
+            "tests.subscriptions.live_server:app",
+        ]
         environment = {**os.environ, "TEST_MONGODB_URI": mongodb_uri, "TEST_DATABASE": world.database.name}
         process = subprocess.Popen(command, env=environment)
         try:
@@ -455,7 +463,7 @@ class TestGevent:
 def _lives(address: str) -> bool:
     try:
         return requests.get(f"http://{address}/health/live", timeout=1).status_code == 200
-    except requests.ConnectionError:
+    except requests.RequestException:  # not up yet, or still loading
         return False
 
 

@@ -1,11 +1,16 @@
 """Mail to offices: that there is news, and nothing of a patient."""
 
 import dataclasses
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
-from subscriptions.mail import Message, number_of_system
-from tests.subscriptions.conftest import ORIGIN, PRACTICE, World, a_subscription, eventually
+from fhir_server.version import Version
+from subscriptions.definition import parse
+from subscriptions.mail import Mailer, Message
+from subscriptions.notification import Notified
+from tests.subscriptions.conftest import BASE, ORIGIN, PRACTICE, TOPICS, World, a_subscription, eventually
 
 PATIENT = {"reference": "Patient/p-1", "display": "Ernestine Quackenbush", "identifier": {"value": "MRN-4711"}}
 PRIVATE = ("Ernestine", "Quackenbush", "MRN-4711", "p-1", "abdomen", "tumour", "1956-05-27")
@@ -51,12 +56,17 @@ def test_is_put_out_once_however_often_it_is_sent(world: World) -> None:
 
 
 @pytest.mark.parametrize("value, shown", [
-    ("LK-12", "LK-12"), ("Ernestine Quackenbush", None), ("12\r\nBcc: x@y.example", None), ("x" * 41, None),
-    ("", None), (7, None),
+    ("LK-12", True), ("4711", True), ("Quackenbush", False), ("Ernestine Quackenbush 1956", False),
+    ("12\r\nBcc: x@y.example", False), ("1" * 41, False), ("", False), (None, False),
 ])  # fmt: skip
-def test_shows_a_number_only_if_it_looks_like_one(value: object, shown: str | None) -> None:
-    read = number_of_system("urn:placer")
-    assert (
-        read({"identifier": [{"system": "urn:other", "value": "A"}, {"system": "urn:placer", "value": value}]})
-        == shown
-    )
+def test_shows_a_number_only_if_it_looks_like_one(value: str | None, shown: bool) -> None:
+    sent: list[Message] = []
+    sender = SimpleNamespace(deliver=sent.append)
+    mailer = Mailer(sender, ORIGIN, lambda _task: value)
+    task = Version("Task", "7", 1, 1, 1, datetime.now(UTC), "x", "create", b'{"resourceType":"Task","id":"7"}')
+    channel = {"type": "email", "endpoint": "mailto:office@lakeside.example", "payload": "text/plain"}
+    definition = parse(a_subscription(channel=channel), TOPICS, BASE)
+    mailer.send("s", definition, Notified(3, task.last_updated, task), task.last_updated)
+    assert sent[0].id == "s/3"
+    assert (sent[0].subject == f"There is news on referral {value}") is shown
+    assert "\n" not in sent[0].subject
