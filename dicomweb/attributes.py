@@ -16,12 +16,10 @@ LEVELS: tuple[Level, ...] = ("study", "series", "instance")
 
 STUDY_UID, SERIES_UID, INSTANCE_UID, CLASS_UID = "0020000D", "0020000E", "00080018", "00080016"
 MODALITY, MODALITIES, CLASSES, RETRIEVE_URL = "00080060", "00080061", "00080062", "00081190"
-STUDY_DATE, STUDY_TIME, ACCESSION = "00080020", "00080030", "00080050"
-PATIENT_ID, PATIENT_NAME = "00100020", "00100010"
+STUDY_DATE, STUDY_TIME = "00080020", "00080030"
 SERIES_NUMBER, INSTANCE_NUMBER = "00200011", "00200013"
 STUDY_SERIES, STUDY_INSTANCES, SERIES_INSTANCES = "00201206", "00201208", "00201209"
 COUNTS = (STUDY_SERIES, STUDY_INSTANCES, SERIES_INSTANCES)
-REQUESTS = "00400275"  # Request Attributes Sequence
 
 # What is stored: `*` matches and is returned by default, `+` matches and is returned when asked for, `-` is returned
 # when asked for. Names are DICOM keywords; those after a dot are in the items of a sequence.

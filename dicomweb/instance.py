@@ -1,7 +1,7 @@
 """A received file as what is stored of it. Pure: reads the file, knows neither HTTP nor MongoDB."""
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import orjson
@@ -57,11 +57,21 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """An instance and the spooled file that it was read from. metadata: its JSON, compressed."""
+    """An instance and the spooled file that it was read from.
+
+    instance: only with the attributes that are searched by, as a request may have thousands. metadata: all of its
+    JSON, compressed.
+    """
 
     instance: Instance
     spooled: Spooled
     metadata: bytes
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that wait for the end of the request, about."""
+        frames = self.instance.frames
+        return len(self.metadata) + len(frames.spans or b"" if frames else b"") + 100 * len(self.instance.bulk)
 
     @property
     def blob_key(self) -> str:
@@ -80,14 +90,13 @@ def receive(spooled: Spooled) -> Received:
         instance = read_instance(file)
     with part10.refusing():
         json = orjson.dumps(instance.attributes)
-        searched = len(orjson.dumps(stored(instance.attributes, "instance")))
-    metadata = zlib.compress(json)
-    frames = len(instance.frames.spans or b"") if instance.frames else 0
-    kept = len(metadata) + frames + 100 * len(instance.bulk)
-    if len(json) > MAX_METADATA_BYTES or kept > MAX_STORED_BYTES or searched > MAX_KEY_BYTES:
+        searched = stored(instance.attributes, "instance")
+        key_bytes = len(orjson.dumps(searched))
+    received = Received(replace(instance, attributes=searched), spooled, zlib.compress(json))
+    if len(json) > MAX_METADATA_BYTES or received.held > MAX_STORED_BYTES or key_bytes > MAX_KEY_BYTES:
         text_ = "the data set is too large without its pixel data"
         raise StoreFailure(OUT_OF_RESOURCES, text_, instance.sop_class, instance.sop_instance)
-    return Received(instance, spooled, metadata)
+    return received
 
 
 def read_instance(file: BinaryIO) -> Instance:

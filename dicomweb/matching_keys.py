@@ -41,9 +41,9 @@ def keys_of(attributes: Attributes, matched: list[Attribute]) -> dict[str, str |
     """Path (dots as underscores) -> what a query compares with; attributes without a value are left out."""
     keys: dict[str, str | list[str]] = {}
     for attribute in matched:
-        values = [form for value in _values(attributes, attribute.path) for form in comparable(attribute.vr, value)][
-            :MAX_VALUES
-        ]
+        values = [form for value in _values(attributes, attribute.path) for form in comparable(attribute.vr, value)]
+        # Both ends of a range must hold for one and the same value, so a date or time has one (as PS3.6 says).
+        values = values[: 1 if attribute.vr in ("DA", "TM") else MAX_VALUES]
         if values:
             keys[field_of(attribute.path)] = values[0] if len(values) == 1 else values
     return keys

@@ -16,7 +16,6 @@ from dicomweb.imaging_study import MAX_INSTANCES, endpoint, imaging_study
 from dicomweb.matching import SYSTEM, Matcher, OrderMatcher, identifiers_of, study_attributes
 from dicomweb.store import DicomStore, StudyState
 from dicomweb.uids import imaging_study_id
-from fhir_server.errors import FhirError
 from fhir_server.lease import Lease
 from fhir_server.repository import Repository
 from fhir_server.version import Version
@@ -71,8 +70,7 @@ class Projector:
                 # One study that cannot be projected must not hold up the others. Class and lines only: the text of
                 # an error may carry patient data.
                 lines = "".join(traceback.format_tb(error.__traceback__))
-                fault = str(error.issues or type(error).__name__) if isinstance(error, FhirError) else ""
-                log.error("study %s: %s %s\n%s", imaging_study_id(state.uid), type(error).__name__, fault, lines)
+                log.error("study %s: %s\n%s", imaging_study_id(state.uid), type(error).__name__, lines)
                 self._store.postpone(state, BACKOFF_S[min(state.failures, len(BACKOFF_S) - 1)])
         return len(due)
 
@@ -84,15 +82,14 @@ class Projector:
         current = newest if newest is not None and not newest.deleted else None
         # Once complete, a study stays available: later instances are an addition to it.
         status = "available" if state.status == "available" or self._complete(state) else "registered"
-        resource = imaging_study(
-            study, content, self._match(study), status, self._zone, current.resource() if current else None
-        )
+        match = self._match(study)
+        before = current.resource() if current else None
+        resource = imaging_study(study, content, match, status, self._zone, before)
         written = self._repository.update(SYSTEM, resource, if_match=current.version if current else None)
         self._store.set_scope(state.uid, written.version.scope, written.version.version)
         numbers = study.accession_numbers + study.placer_order_numbers
-        linked = "basedOn" in resource
-        self._store.projected(state, status, None if linked else numbers)
-        if not linked and self._match(study):  # the order came just now, and nobody knew yet that it is looked for
+        self._store.projected(state, status, None if "basedOn" in resource else numbers)
+        if match is None and self._match(study):  # the order came just now, when nobody knew that it is looked for
             self._store.look_again(numbers)
         return written.version
 

@@ -468,7 +468,6 @@ def _merged(before: bytes | None, members: list[Received], level: Level) -> Attr
 
 def _instance_document(received: Received) -> dict[str, Any]:
     instance = received.instance
-    attributes = stored(instance.attributes, "instance")
     document: dict[str, Any] = {
         "_id": instance.sop_instance,
         "study": instance.study,
@@ -478,8 +477,8 @@ def _instance_document(received: Received) -> dict[str, Any]:
         "ts": instance.transfer_syntax,
         "blob": received.blob_key,
         "size": received.spooled.size,
-        "q": orjson.dumps(attributes),
-        "f": keys_of(attributes, of_level("instance")),
+        "q": orjson.dumps(instance.attributes),
+        "f": keys_of(instance.attributes, of_level("instance")),
         "meta": received.metadata,
         "places": orjson.dumps(instance.bulk),
     }
@@ -516,9 +515,9 @@ def _batches(received: list[Received]) -> Iterator[list[Received]]:
         batch: list[Received] = []
         size = 0
         for item in members:
-            if batch and (len(batch) == TRANSACTION_INSTANCES or size + len(item.metadata) > TRANSACTION_BYTES):
+            if batch and (len(batch) == TRANSACTION_INSTANCES or size + item.held > TRANSACTION_BYTES):
                 yield batch
                 batch, size = [], 0
             batch.append(item)
-            size += len(item.metadata)
+            size += item.held
         yield batch

@@ -12,8 +12,8 @@ from dicomweb.multipart import Part
 from dicomweb.store import DicomStore
 from fhir_server.errors import BadRequest, TooLarge
 
-MAX_PARTS = 20_000
-MAX_METADATA_BYTES = 256 * 1024 * 1024  # of all instances of a request together: they are held until its end
+MAX_PARTS = 10_000
+MAX_HELD_BYTES = 128 * 1024 * 1024  # of what is known of the instances: they are indexed when the message has ended
 _CLASS, _INSTANCE, _URL, _REASON = "00081150", "00081155", "00081190", "00081197"
 _FAILED, _REFERENCED = "00081198", "00081199"
 
@@ -43,7 +43,7 @@ def store_instances(
     try:
         held = 0
         for number, part in enumerate(parts, 1):
-            if number > MAX_PARTS or held > MAX_METADATA_BYTES:
+            if number > MAX_PARTS or held > MAX_HELD_BYTES:
                 raise TooLarge("too many instances in one request; send them in several")
             try:
                 item = _receive(blobs, part, study, max_bytes)
@@ -51,7 +51,7 @@ def store_instances(
                 outcome.failures.append(failure)
             else:
                 received.append(item)
-                held += len(item.metadata)
+                held += item.held
         if not received and not outcome.failures:
             raise BadRequest("the request has no instances")
         _keep(store, blobs, received, outcome)

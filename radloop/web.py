@@ -2,6 +2,7 @@
 
 from flask import Flask
 
+import dicomweb.capability
 import fhir_server.http
 import fhir_server.routes
 import portal.routes
@@ -32,7 +33,7 @@ def create_app(parts: Parts) -> Flask:
         operations,
         oauth_uris(auth),
         searchable,
-        [parts.subscriptions.capability],
+        [parts.subscriptions.capability, dicomweb.capability.capability(settings.dicomweb_base)],
     )
     app.register_blueprint(
         fhir_server.routes.create_blueprint(parts.repository, operations, lambda: statement), url_prefix="/fhir"

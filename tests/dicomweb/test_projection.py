@@ -362,6 +362,14 @@ class TestMatching:
         assert after["subject"] == study["subject"]
         assert after["basedOn"] == study["basedOn"]
         assert after["note"] == study["note"]
+        # The subject alone, and another than the match says: no order of another patient is put to it.
+        unlinked = {name: value for name, value in after.items() if name != "basedOn"}
+        repository.update(PRACTICE, unlinked)
+        stow(a_slice(InstanceNumber=4))
+        assert [projector.project_due() for _ in range(3)][1:] == [0, 0]
+        after = resource(repository)
+        assert after["subject"] == study["subject"]
+        assert "basedOn" not in after
         repository.update(PRACTICE, after | {"status": "entered-in-error"})
         stow(a_slice(InstanceNumber=3))
         projector.project_due()

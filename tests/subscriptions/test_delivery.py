@@ -265,6 +265,7 @@ class TestFailures:
             for _ in range(3):
                 stubborn.task()
             other.wait_for(heard(3))
+            listener.wait_for(lambda it: len(kinds(it)) > 1)
             assert kinds(listener) == ["handshake", "event-notification"]
             assert numbers(other) == [1, 2, 3]
         finally:
