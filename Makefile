@@ -42,10 +42,10 @@ system: ## install the system programs that some tests drive (needs root; tests 
 	else echo "==> no chromium: the browser tests will be skipped; apt-get install chromium"; fi
 
 test: setup system ## run all tests but the long ones
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest --basetemp .cache/tests -m "not slow"
 
 test-slow: setup system ## run the long proofs as well
-	$(BIN)/pytest
+	$(BIN)/pytest --basetemp .cache/tests
 
 lint: setup ## check style and formatting
 	$(BIN)/ruff check .

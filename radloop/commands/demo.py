@@ -46,7 +46,9 @@ def _play(found: Settings) -> None:
 @contextmanager
 def server_of_its_own() -> Iterator[Settings]:
     """The settings of a demonstration server on free ports, started from nothing and stopped at the end."""
-    with tempfile.TemporaryDirectory(prefix="radloop-demo-") as folder:
+    beside = settings().data_path
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="demo-", dir=beside) as folder:
         port, live_port = mongod.free_port(), mongod.free_port()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RADLOOP_")}
         given = {"PORT": str(port), "LIVE_PORT": str(live_port), "DATA_DIR": folder, "DEMO": "true"}
