@@ -12,7 +12,7 @@ from pathlib import Path
 
 from radloop import mongod
 from radloop.demo.oauth import AppToken, BackendToken
-from radloop.demo.stage import Caller
+from radloop.demo.stage import Caller, wait_for
 from radloop.loading import CREDENTIALS
 from radloop.settings import Settings
 from radloop.supervise import wait_for_health
@@ -73,8 +73,9 @@ class Server:
         return sorted(found)
 
     def kill(self, name: str) -> None:
-        """kill -9 of the process that the supervisor started under that name."""
-        os.kill(self.pids(name)[0], signal.SIGKILL)
+        """kill -9 of the process that the supervisor started under that name, once it is there (again)."""
+        pids = wait_for(f"a process {name}", lambda: self.pids(name) or None)
+        os.kill(pids[0], signal.SIGKILL)
 
 
 @contextmanager

@@ -7,14 +7,13 @@ import re
 import secrets
 import time
 import uuid
-from collections.abc import Callable
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 import requests
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from radloop.demo.stage import RETRY_S, StepFailed
+from radloop.demo.stage import StepFailed, patiently
 
 RENEW_BEFORE_S = 60
 
@@ -32,10 +31,15 @@ class BackendToken:
 
     def __call__(self) -> str:
         if time.monotonic() > self._ends - RENEW_BEFORE_S:
-            answer = _insist(lambda: requests.post(self._endpoint, data=self._form(), timeout=30))
+            answer = patiently(self._ask)
             self._token = answer["access_token"]
             self._ends = time.monotonic() + answer["expires_in"]
         return self._token
+
+    def _ask(self) -> dict:
+        answer = requests.post(self._endpoint, data=self._form(), timeout=30)
+        answer.raise_for_status()
+        return answer.json()
 
     def _form(self) -> dict[str, str]:
         now = int(time.time())
@@ -71,7 +75,7 @@ class AppToken:
 
     def __call__(self) -> str:
         if time.monotonic() > self._ends - RENEW_BEFORE_S:
-            answer = self._log_in()
+            answer = patiently(self._log_in)
             self._token = answer["access_token"]
             self._ends = time.monotonic() + answer["expires_in"]
         return self._token
@@ -91,6 +95,7 @@ class AppToken:
         }
         browser = requests.Session()
         page = browser.get(f"{self._origin}/auth/authorize", params=query, timeout=30)
+        page.raise_for_status()
         landed = self._walk(browser, page)
         if landed.get("state") != [state] or "code" not in landed:
             raise StepFailed(f"the log-in of {self._user} ended with {landed.get('error', ['no code'])[0]}")
@@ -102,8 +107,7 @@ class AppToken:
             "code_verifier": verifier,
         }
         answer = requests.post(f"{self._origin}/auth/token", data=form, timeout=30)
-        if not answer.ok:
-            raise StepFailed(f"the token endpoint answered {answer.status_code} {answer.text[:200]}")
+        answer.raise_for_status()
         return answer.json()
 
     def _walk(self, browser: requests.Session, page: requests.Response) -> dict[str, list[str]]:
@@ -117,6 +121,8 @@ class AppToken:
                 if target.startswith(self._redirect_uri):
                     return parse_qs(urlsplit(target).query)
                 page = browser.get(target, timeout=30, allow_redirects=False)
+            if page.status_code >= 500:
+                page.raise_for_status()
         raise StepFailed(f"the log-in of {self._user} did not lead back to the app")
 
 
@@ -139,19 +145,3 @@ def _form(page: str) -> tuple[str, dict[str, list[str] | str]]:
             fields.setdefault(name, attributes.get("value", ""))  # of several buttons, the first
     action = re.search(r'action="([^"]*)"', form[1])
     return html.unescape(action[1]) if action else "", fields
-
-
-def _insist(send: Callable[[], requests.Response]) -> dict:
-    """The JSON of a 200; asks again while the server is away."""
-    deadline = time.monotonic() + RETRY_S
-    while True:
-        try:
-            answer = send()
-        except requests.ConnectionError:
-            answer = requests.Response()
-            answer.status_code = 503
-        if answer.ok:
-            return answer.json()
-        if answer.status_code != 503 or time.monotonic() > deadline:
-            raise StepFailed(f"the token endpoint answered {answer.status_code} {answer.text[:200]}")
-        time.sleep(0.3)

@@ -16,7 +16,7 @@ from PIL import Image
 from pydicom.uid import generate_uid
 
 from conformance import CANONICAL
-from radloop.demo.stage import Caller, StepFailed, wait_for
+from radloop.demo.stage import Caller, StepFailed, patiently
 
 BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition"
 TOPICS = f"{CANONICAL}/SubscriptionTopic"
@@ -200,36 +200,30 @@ class Modality:
     def store(self, study: str, slices: list[pydicom.Dataset]) -> None:
         """STOW-RS; sends everything again while the server is away, which is harmless."""
 
-        def stored() -> bool:
-            try:
-                answer = self._client().store_instances(slices, study_instance_uid=study)
-            except (requests.ConnectionError, requests.HTTPError) as error:
-                response = getattr(error, "response", None)
-                if response is not None and response.status_code != 503:
-                    raise StepFailed(f"STOW-RS: {response.status_code} {response.text[:300]}") from None
-                return False
-            if failed := answer.get("FailedSOPSequence"):
-                raise StepFailed(f"STOW-RS refused {len(failed)} instances")
-            return len(answer.ReferencedSOPSequence) == len(slices)
-
-        wait_for("STOW-RS", stored, 60)
+        answer = patiently(lambda: self._client().store_instances(slices, study_instance_uid=study))
+        if failed := answer.get("FailedSOPSequence"):
+            raise StepFailed(f"STOW-RS refused {len(failed)} instances")
+        if len(answer.ReferencedSOPSequence) != len(slices):
+            raise StepFailed(f"STOW-RS stored {len(answer.ReferencedSOPSequence)} of {len(slices)} instances")
 
     def look_back(self, study: str) -> Iterator[str]:
         """QIDO-RS, metadata, a frame and a rendered JPEG of what was stored; a line about each."""
         client = self._client()
-        found = client.search_for_studies(search_filters={"StudyInstanceUID": study})
+        found = patiently(lambda: client.search_for_studies(search_filters={"StudyInstanceUID": study}))
         if len(found) != 1:
             raise StepFailed(f"QIDO-RS found {len(found)} studies")
-        series = client.search_for_series(study)[0]["0020000E"]["Value"][0]
-        instances = client.search_for_instances(study, series)
+        series = patiently(lambda: client.search_for_series(study))[0]["0020000E"]["Value"][0]
+        instances = patiently(lambda: client.search_for_instances(study, series))
         yield f"QIDO-RS: 1 study, 1 series, {len(instances)} instances"
-        metadata = client.retrieve_series_metadata(study, series)
+        metadata = patiently(lambda: client.retrieve_series_metadata(study, series))
         yield f"WADO-RS metadata: {len(metadata)} instances, {len(metadata[0])} attributes in the first"
         instance = metadata[0]["00080018"]["Value"][0]
-        frame = client.retrieve_instance_frames(study, series, instance, [1])[0]
+        frame = patiently(lambda: client.retrieve_instance_frames(study, series, instance, [1]))[0]
         rows, columns = metadata[0]["00280010"]["Value"][0], metadata[0]["00280011"]["Value"][0]
         yield f"WADO-RS frame 1: {len(frame):,} bytes ({rows} x {columns})"
-        jpeg = client.retrieve_instance_rendered(study, series, instance, media_types=("image/jpeg",))
+        jpeg = patiently(
+            lambda: client.retrieve_instance_rendered(study, series, instance, media_types=("image/jpeg",))
+        )
         with Image.open(BytesIO(jpeg)) as image:
             image.load()
             if image.format != "JPEG" or image.size != (columns, rows) or image.convert("L").getextrema()[0] == 255:

@@ -40,6 +40,27 @@ def wait_for(what: str, look: Callable[[], T | None], timeout_s: float = WAIT_S)
     raise StepFailed(f"{what}: not within {timeout_s:.0f} s")
 
 
+def patiently(call: Callable[[], T]) -> T:
+    """The result of `call`, which is made again while the server is away, as any good client does.
+
+    So what it does must be harmless to repeat. Raises StepFailed when the server does not come back.
+    """
+    deadline = time.monotonic() + RETRY_S
+    while True:
+        try:
+            return call()
+        except requests.ConnectionError:
+            pass
+        except requests.HTTPError as error:
+            if error.response is None or error.response.status_code != 503:
+                raise StepFailed(
+                    f"{error}: {error.response.text[:300] if error.response is not None else ''}"
+                ) from None
+        if time.monotonic() > deadline:
+            raise StepFailed("the server does not come back")
+        time.sleep(0.3)
+
+
 @dataclass(slots=True)
 class Caller:
     """One authenticated party. Repeats a request while the server is away, as any good client does."""
@@ -75,18 +96,12 @@ class Caller:
         headers = {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json"}
         headers |= options.pop("headers", {})
         data = None if body is None else fhir_json.dumps(body)  # keeps decimals as they are
-        deadline = time.monotonic() + RETRY_S
-        while True:
+
+        def call() -> requests.Response:
             headers["Authorization"] = f"Bearer {self.token()}"
-            try:
-                answer = self.http.request(method, url, headers=headers, data=data, timeout=30, **options)
-            except requests.ConnectionError:
-                answer = None
-            if answer is not None and answer.status_code != 503:
-                break
-            if time.monotonic() > deadline:
-                raise StepFailed(f"{method} {url}: the server does not come back")
-            time.sleep(0.3)
-        if not answer.ok:
-            raise StepFailed(f"{method} {url}: {answer.status_code} {answer.text[:500]}")
+            answer = self.http.request(method, url, headers=headers, data=data, timeout=30, **options)
+            answer.raise_for_status()
+            return answer
+
+        answer = patiently(call)
         return answer.json() if answer.content else {}
