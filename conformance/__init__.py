@@ -3,17 +3,20 @@
 from conformance.access import AccessRules, access_rules
 from conformance.canonical import CANONICAL
 from conformance.definitions import SearchParameter, compartment, resource_types, search_parameters
+from conformance.layout import Element, layout
 from conformance.resources import conformance_resources
 from conformance.topics import Topic, topics
 
 __all__ = [
     "CANONICAL",
     "AccessRules",
+    "Element",
     "SearchParameter",
     "Topic",
     "access_rules",
     "compartment",
     "conformance_resources",
+    "layout",
     "resource_types",
     "search_parameters",
     "topics",

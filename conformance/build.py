@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from conformance import build_structures
+
 OFFICIAL = "http://hl7.org/fhir/SearchParameter/"
 ALL_TYPES = ("Resource", "DomainResource")
 COMPARTMENTS = ("Patient", "Encounter", "Practitioner", "RelatedPerson", "Device")
@@ -94,4 +96,6 @@ def _read(file: Path) -> dict:
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]), Path(__file__).parent / "r4" / "definitions.json.gz")
+    tables = Path(__file__).parent / "r4"
+    build(Path(sys.argv[1]), tables / "definitions.json.gz")
+    build_structures.build(Path(sys.argv[1]), tables / "structures.jsonl.gz")

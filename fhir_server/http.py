@@ -3,12 +3,14 @@
 import logging
 import traceback
 import uuid
+from contextlib import suppress
 
+import werkzeug.exceptions
 from flask import Flask, Response, g, request
 from pymongo.errors import ExecutionTimeout, PyMongoError
 from werkzeug.exceptions import HTTPException
 
-from fhir_server import fhir_json
+from fhir_server import fhir_json, fhir_xml
 from fhir_server.access import Access
 from fhir_server.errors import (
     BadRequest,
@@ -21,11 +23,11 @@ from fhir_server.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from fhir_server.formats import FHIR_JSON, FHIR_XML, negotiate, sent_format
 
 log = logging.getLogger(__name__)
 
-FHIR_JSON = "application/fhir+json"
-_ACCEPTED = {FHIR_JSON, "application/json", "application/*", "*/*", "text/json", "json"}
+BLUEPRINT = "fhir"  # whose answers have the form that the client asks for
 _RETRY_AFTER_S = "2"
 _OF_STATUS = {
     404: NotFound,
@@ -45,26 +47,37 @@ def current_access() -> Access:
 
 
 def fhir_response(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """An answer of FHIR JSON."""
-    return Response(body, status, headers, content_type=f"{FHIR_JSON}; charset=utf-8")
+    """An answer of FHIR in the form that the client asked for; `body` is JSON, or empty for none."""
+    format = g.get("format", FHIR_JSON)
+    pretty = request.args.get("_pretty") == "true"
+    if body and format == FHIR_XML:
+        body = fhir_xml.dumps(fhir_json.loads(body), pretty=pretty)
+    elif body and pretty:
+        body = fhir_json.dumps(fhir_json.loads(body), pretty=True)
+    response = Response(body, status, headers, content_type=f"{format}; charset=utf-8")
+    response.vary.add("Accept")
+    return response
 
 
-def check_acceptable() -> None:
-    """Raise NotAcceptable when the client wants something other than FHIR JSON."""
-    wanted = request.args.get("_format") or request.headers.get("Accept") or "*/*"
-    offers = {part.partition(";")[0].strip().lower() for part in wanted.replace(" json", "+json").split(",")}
-    if not offers & _ACCEPTED:
-        raise NotAcceptable(f"{FHIR_JSON} is what this server answers")
+def choose_format(format: str | None = None) -> None:
+    """Settle the form of the answer, by `_format` and Accept. Raises NotAcceptable."""
+    asked = format or request.args.get("_format")
+    try:
+        sent = sent_format(request.content_type) if request.content_type else None
+    except UnsupportedMediaType:
+        sent = None  # such as a form, or the content of a Binary
+    g.format = negotiate(asked, request.headers.get("Accept", ""), sent)
 
 
-def json_body() -> object:
-    """The request's JSON. Raises UnsupportedMediaType, BadRequest, TooLarge."""
-    if request.mimetype not in (FHIR_JSON, "application/json"):
-        raise UnsupportedMediaType(f"send {FHIR_JSON}")
+def fhir_body() -> object:
+    """The request's content in JSON form. Raises UnsupportedMediaType, BadRequest, InvalidStructure, TooLarge."""
+    format = sent_format(request.content_type or "")
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("send the content as it is, without a Content-Encoding")
     body = request.get_data(cache=False)
     if not body:
         raise BadRequest("the request has no content")
-    return fhir_json.loads(body)
+    return fhir_xml.loads(body) if format == FHIR_XML else fhir_json.loads(body)
 
 
 def install(app: Flask) -> None:
@@ -85,7 +98,15 @@ def install(app: Flask) -> None:
 
     @app.errorhandler(FhirError)
     def refuse(error: FhirError) -> Response:
-        return fhir_response(fhir_json.dumps(error.outcome()), error.status, error.headers)
+        if request.blueprint == BLUEPRINT and "format" not in g:  # refused before it was settled, as by the guard
+            with suppress(NotAcceptable):
+                choose_format()
+        outcome = fhir_json.dumps(error.outcome())
+        try:
+            return fhir_response(outcome, error.status, error.headers)
+        except NotAcceptable:  # it quotes a character that XML has not
+            g.format = FHIR_JSON
+            return fhir_response(outcome, error.status, error.headers)
 
     @app.errorhandler(HTTPException)
     def refuse_http(error: HTTPException) -> Response:
@@ -93,6 +114,8 @@ def install(app: Flask) -> None:
             return Response(error.get_body(), error.code, error.get_headers())
         kind = _OF_STATUS.get(error.code or 0, BadRequest)
         answer = refuse(kind(f"{request.method} {request.path[:200]}: {error.name}"))
+        if isinstance(error, werkzeug.exceptions.MethodNotAllowed) and error.valid_methods:
+            answer.allow.update(error.valid_methods)
         if error.code is not None and error.code not in _OF_STATUS:
             answer.status_code = error.code
         return answer

@@ -5,20 +5,20 @@ Thin views: values out of the request, a plain function, its result into a respo
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from email.utils import format_datetime
 from urllib.parse import parse_qsl, urlencode
 
 from flask import Blueprint, Response, request
 
 from fhir_server import fhir_json
+from fhir_server.answers import resource_answer, written_answer
 from fhir_server.bundle import assemble, history, searchset
 from fhir_server.errors import BadRequest, MethodNotAllowed, NotFound, PreconditionFailed
-from fhir_server.etag import etag, parse_etag
-from fhir_server.http import check_acceptable, current_access, fhir_response, json_body
+from fhir_server.etag import parse_etag
+from fhir_server.http import BLUEPRINT, choose_format, current_access, fhir_body, fhir_response
 from fhir_server.operation import Operation, OperationRequest
-from fhir_server.repository import Repository, Written
+from fhir_server.prefer import preferences
+from fhir_server.repository import Repository
 from fhir_server.validation import check_type
-from fhir_server.version import Version
 
 MAX_HISTORY = 1000
 
@@ -27,9 +27,12 @@ def create_blueprint(
     repository: Repository, operations: Iterable[Operation], capability_statement: Callable[[], dict]
 ) -> Blueprint:
     """The views of the FHIR base; mount it where the public base URL says."""
-    fhir = Blueprint("fhir", __name__)
+    fhir = Blueprint(BLUEPRINT, __name__)
     by_name = {(operation.resource_type, operation.name): operation for operation in operations}
-    fhir.before_request(check_acceptable)
+
+    @fhir.before_request
+    def settle_format() -> None:
+        choose_format()
 
     @fhir.get("/metadata")
     def metadata() -> Response:
@@ -37,7 +40,7 @@ def create_blueprint(
 
     @fhir.post("/", strict_slashes=False)
     def bundle() -> Response:
-        body = json_body()
+        body = fhir_body()
         kind = body.get("type") if isinstance(body, dict) else None
         perform = repository.batch if kind == "batch" else repository.transaction
         return fhir_response(fhir_json.dumps(perform(current_access(), body)))  # type: ignore[arg-type]
@@ -46,16 +49,13 @@ def create_blueprint(
     def read(resource_type: str, id: str) -> Response:
         if id.startswith("$"):
             return operate(resource_type, None, id)
-        version = repository.read(current_access(), resource_type, id)
-        if etag(version) in request.headers.get("If-None-Match", ""):
-            return Response(status=304, headers=_version_headers(version))
-        return _resource(version)
+        return resource_answer(repository, repository.read(current_access(), resource_type, id))
 
     @fhir.get("/<resource_type>/<id>/_history/<version>")
     def vread(resource_type: str, id: str, version: str) -> Response:
         if not version.isdecimal() or len(version) > 9:
             raise NotFound("versions are numbered from 1")
-        return _resource(repository.vread(current_access(), resource_type, id, int(version)))
+        return resource_answer(repository, repository.vread(current_access(), resource_type, id, int(version)))
 
     @fhir.get("/<resource_type>/<id>/_history")
     def instance_history(resource_type: str, id: str) -> Response:
@@ -75,10 +75,12 @@ def create_blueprint(
             raise BadRequest("_search takes application/x-www-form-urlencoded")
         in_address = parse_qsl(request.query_string.decode(), keep_blank_values=True)
         in_body = parse_qsl(request.get_data(cache=False).decode(errors="replace"), keep_blank_values=True)
+        if format := dict(in_body).get("_format"):
+            choose_format(format)
         return _search(resource_type, in_address + in_body)
 
     def _search(resource_type: str, parameters: list[tuple[str, str]]) -> Response:
-        strict = "handling=strict" in request.headers.get("Prefer", "")
+        strict = preferences(request.headers.get("Prefer", "")).get("handling") == "strict"
         wanted = [(name, value) for name, value in parameters if name not in ("_format", "_pretty")]
         result = repository.search(current_access(), resource_type, wanted, strict=strict)
         return fhir_response(assemble(searchset(repository.base_url, resource_type, result)))
@@ -89,7 +91,7 @@ def create_blueprint(
         resource.pop("id", None)  # the server gives the id of a create
         criteria = request.headers.get("If-None-Exist")
         written = repository.create(current_access(), resource, if_none_exist=criteria)
-        return _written(repository.base_url, written)
+        return written_answer(repository, written)
 
     @fhir.put("/<resource_type>/<id>")
     def update(resource_type: str, id: str) -> Response:
@@ -99,7 +101,7 @@ def create_blueprint(
         if_match = parse_etag(request.headers.get("If-Match"))
         if request.headers.get("If-None-Match") == "*" and repository.store.newest(resource_type, id):
             raise PreconditionFailed(f"{resource_type}/{id} exists")
-        return _written(repository.base_url, repository.update(current_access(), resource, if_match=if_match))
+        return written_answer(repository, repository.update(current_access(), resource, if_match=if_match))
 
     @fhir.delete("/<resource_type>/<id>")
     def delete(resource_type: str, id: str) -> Response:
@@ -163,7 +165,7 @@ def _whole_number(name: str, default: int | None, highest: int) -> int | None:
 
 def _resource_body(resource_type: str) -> dict:
     check_type(resource_type)
-    body = json_body()
+    body = fhir_body()
     if not isinstance(body, dict):
         raise BadRequest("a resource is a JSON object")
     if body.get("resourceType") != resource_type:
@@ -180,26 +182,10 @@ def _parameters() -> list[dict]:
     ]
     if request.method == "GET" or not request.content_length:
         return query
-    body = json_body()
+    body = fhir_body()
     if not isinstance(body, dict) or body.get("resourceType") != "Parameters":
         raise BadRequest("an operation takes a Parameters resource", "Parameters")
     entries = body.get("parameter", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise BadRequest("Parameters.parameter is a list of objects", "Parameters.parameter")
     return entries + query  # the body first, so that an entry's place in it is its place here
-
-
-def _resource(version: Version) -> Response:
-    return fhir_response(version.body or b"", headers=_version_headers(version))
-
-
-def _written(base_url: str, written: Written) -> Response:
-    version = written.version
-    headers = _version_headers(version) | {"Location": f"{base_url}/{version.versioned_reference}"}
-    preference = request.headers.get("Prefer", "")
-    body = b"" if "return=minimal" in preference else version.body or b""
-    return fhir_response(body, 201 if written.created else 200, headers)
-
-
-def _version_headers(version: Version) -> dict[str, str]:
-    return {"ETag": etag(version), "Last-Modified": format_datetime(version.last_updated, usegmt=True)}

@@ -101,7 +101,7 @@ class TestCreate:
         assert_outcome(send(client, "POST", "/fhir/Nothing", {"resourceType": "Nothing"}), 400, "not-supported")
 
     def test_refuses_other_media_types(self, client: FlaskClient) -> None:
-        answer = client.post("/fhir/Patient", data="<Patient/>", content_type="application/fhir+xml")
+        answer = client.post("/fhir/Patient", data="Patient", content_type="text/plain")
         assert_outcome(answer, 415, "not-supported")
 
     def test_refuses_references_that_lead_nowhere(self, client: FlaskClient, repository: Repository) -> None:
