@@ -8,11 +8,10 @@ from flask import Response, request
 from fhir_server import fhir_json
 from fhir_server.etag import etag
 from fhir_server.http import fhir_response
+from fhir_server.outcome import outcome_of
 from fhir_server.prefer import preferences
 from fhir_server.repository import Repository, Written
 from fhir_server.version import Version
-
-_DONE = {"create": "created", "update": "updated", "delete": "deleted"}
 
 
 def resource_answer(repository: Repository, version: Version) -> Response:
@@ -42,15 +41,6 @@ def written_answer(repository: Repository, written: Written) -> Response:
     else:
         headers["Content-Location"] = location
     return fhir_response(body, 201 if written.created else 200, headers)
-
-
-def outcome_of(written: Written) -> dict:
-    """An OperationOutcome that tells of success."""
-    version = written.version
-    done = _DONE[version.op] if written.changed else "left as it was"
-    text = f"{version.reference} {done}, version {version.version}" if version.version else "nothing to delete"
-    issue = {"severity": "information", "code": "informational", "diagnostics": text}
-    return {"resourceType": "OperationOutcome", "issue": [issue]}
 
 
 def version_headers(version: Version) -> dict[str, str]:

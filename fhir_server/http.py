@@ -4,6 +4,7 @@ import logging
 import traceback
 import uuid
 from contextlib import suppress
+from urllib.parse import parse_qsl
 
 import werkzeug.exceptions
 from flask import Flask, Response, g, request
@@ -59,6 +60,11 @@ def fhir_response(body: bytes, status: int = 200, headers: dict[str, str] | None
     return response
 
 
+def query_parameters() -> list[tuple[str, str]]:
+    """The parameters of the address, in order."""
+    return parse_qsl(request.query_string.decode(errors="replace"), keep_blank_values=True)
+
+
 def choose_format(format: str | None = None) -> None:
     """Settle the form of the answer, by `_format` and Accept. Raises NotAcceptable."""
     asked = format or request.args.get("_format")
@@ -72,12 +78,18 @@ def choose_format(format: str | None = None) -> None:
 def fhir_body() -> object:
     """The request's content in JSON form. Raises UnsupportedMediaType, BadRequest, InvalidStructure, TooLarge."""
     format = sent_format(request.content_type or "")
+    body = content()
+    return fhir_xml.loads(body) if format == FHIR_XML else fhir_json.loads(body)
+
+
+def content() -> bytes:
+    """The request's content. Raises UnsupportedMediaType when it is compressed, BadRequest when there is none."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("send the content as it is, without a Content-Encoding")
     body = request.get_data(cache=False)
     if not body:
         raise BadRequest("the request has no content")
-    return fhir_xml.loads(body) if format == FHIR_XML else fhir_json.loads(body)
+    return body
 
 
 def install(app: Flask) -> None:

@@ -4,6 +4,7 @@ The drafts of one commit are prepared together, because they may refer to one an
 """
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -12,9 +13,21 @@ import conformance
 from fhir_server import fhir_json, references
 from fhir_server.access import Access
 from fhir_server.admission import Write
-from fhir_server.errors import BadRequest, FhirError, Forbidden, Issue, PreconditionFailed, Unprocessable
+from fhir_server.conditional import Conditions
+from fhir_server.errors import (
+    BadRequest,
+    Conflict,
+    FhirError,
+    Forbidden,
+    Gone,
+    Issue,
+    NotFound,
+    PreconditionFailed,
+    Unprocessable,
+)
+from fhir_server.referrers import referrer
 from fhir_server.scope import Scoping
-from fhir_server.store import Change, Guard
+from fhir_server.store import Change, Guard, VersionTaken
 from fhir_server.validation import check_id, check_type
 from fhir_server.version import Version
 
@@ -22,17 +35,35 @@ if TYPE_CHECKING:
     from fhir_server.repository import Repository
 
 
+Patch = Callable[[dict], dict]  # the resource as it is -> as it shall be; may change what it gets
+_LETTERS = {"patch": "update"}
+
+
 @dataclass(slots=True, eq=False)
 class Draft:
-    """One write as asked for. path: where it stands in a Bundle, such as `Bundle.entry[3].resource`."""
+    """One write as asked for: create, update, patch or delete.
+
+    criteria: of a conditional one, the query that finds the resource. if_none_match: an update that must not meet a
+    resource. patch: what a patch does; its `resource` has the type, and the id where there are no criteria. path:
+    where it stands in a Bundle, such as `Bundle.entry[3].resource`.
+    """
 
     interaction: str
     resource: dict
     if_match: int | None = None
-    if_none_exist: str | None = None
+    criteria: str | None = None
+    if_none_match: bool = False
+    patch: Patch | None = None
     path: str | None = None
-    id: str | None = None  # set when placed
+    id: str | None = None  # settled when placed, as is all that follows
     existing: Version | None = None  # what a conditional create found
+    met: Version | None = None  # what criteria found or a patch was applied to; it must still be the newest
+    unmet: bool = False  # criteria found nothing, so there must be nothing
+    twin: "Draft | None" = None  # the draft of the same commit that makes what this one asks for
+
+    def anew(self, asked: dict) -> None:
+        """Forget what was settled, so as to place the draft again."""
+        self.resource, self.id, self.existing, self.met, self.unmet, self.twin = asked, None, None, None, False, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,44 +83,82 @@ class Preparation:
         self._access = access
         self._now = _milliseconds(repository.clock())
         self._placed: dict[tuple[str, str], Draft] = {}
+        self._deleted: set[tuple[str, str]] = set()
+        self._outcomes: dict[Draft, Outcome] = {}
+        self._conditions = Conditions(repository, access)
         self._scoping = Scoping(repository.store, self._pending)
-        self.guards: list[Guard] = []
         self.grants: dict[tuple[str, str], set[str]] = {}
 
+    @property
+    def guards(self) -> list[Guard]:
+        """What holds the places of conditional writes."""
+        return self._conditions.guards
+
     def place(self, draft: Draft) -> tuple[str, str]:
-        """Decide the (type, id) that the draft will have, so that others can refer to it."""
+        """Decide the (type, id) that the draft will have, so that others can refer to it; apply a patch."""
+        try:
+            return self._place(draft)
+        except FhirError as error:
+            raise in_bundle(error, draft.path) from None
+
+    def _place(self, draft: Draft) -> tuple[str, str]:
         resource_type = draft.resource.get("resourceType") if isinstance(draft.resource, dict) else None
         if not isinstance(resource_type, str):
             raise BadRequest("a resource with a resourceType is expected", draft.path)
         check_type(resource_type)
-        self._access.require(draft.interaction, resource_type)
-        if draft.interaction == "create":
-            if draft.if_none_exist is not None:
-                self._meet_condition(draft, resource_type)
-            draft.id = draft.existing.id if draft.existing else draft.id or str(uuid.uuid4())
+        self._access.require(_LETTERS.get(draft.interaction, draft.interaction), resource_type)
+        if draft.criteria is not None:
+            self._conditions.meet(draft, resource_type, self._deleted)
+        elif draft.interaction == "create":
+            draft.id = draft.id or str(uuid.uuid4())
         else:
-            draft.id = check_id(draft.resource.get("id"))
-        key = (resource_type, draft.id)
-        if key in self._placed and draft.existing is None:
+            draft.id = draft.resource.get("id")
+        key = (resource_type, check_id(draft.id))
+        if draft.patch is not None:
+            self._apply(draft.patch, draft, *key)
+        if draft.existing is not None or draft.twin is not None:
+            self._placed.setdefault(key, draft)
+            return key
+        if key in self._placed and self._placed[key].existing is None:
             raise BadRequest(f"{resource_type}/{draft.id} is written twice", draft.path)
         self._placed[key] = draft
+        if draft.interaction == "delete":
+            self._deleted.add(key)
         return key
+
+    def _apply(self, patch: Patch, draft: Draft, resource_type: str, id: str) -> None:
+        """Make the update of a patch, from what the caller sees of the resource."""
+        before = self._repository.store.newest(resource_type, id)
+        if before is None or not self._access.sees(before.scope):
+            raise NotFound(f"{resource_type}/{id} is not known here")
+        if before.deleted:
+            raise Gone(f"{resource_type}/{id} was deleted")
+        self._check_precondition(draft, before)
+        patched = patch(self._repository.seen(self._access, before).resource())
+        if not isinstance(patched, dict) or (patched.get("resourceType"), patched.get("id")) != (resource_type, id):
+            raise Unprocessable("a patch leaves the type and the id of a resource as they are", resource_type)
+        draft.resource, draft.met = patched, draft.met or before
 
     def prepare(self, draft: Draft) -> Outcome:
         """Check the draft and make its change. Faults name the entry of the Bundle they are in."""
         try:
-            return self._prepare(draft)
+            outcome = self._outcomes[draft] = self._prepare(draft)
         except FhirError as error:
-            raise _in_bundle(error, draft.path) from None
+            raise in_bundle(error, draft.path) from None
+        return outcome
 
     def _prepare(self, draft: Draft) -> Outcome:
         if draft.existing is not None:
             return Outcome(draft.existing, created=False, change=None)
+        if draft.twin is not None:
+            return replace(self._outcomes[draft.twin], created=False, change=None)
         resource_type, id = draft.resource["resourceType"], draft.id or ""
         before = None if draft.interaction == "create" else self._repository.store.newest(resource_type, id)
         self._check_precondition(draft, before)
         if before is not None and not self._access.sees(before.scope):
             raise Forbidden(f"{resource_type}/{id} cannot be written by this caller")
+        if draft.met is not None and (before is None or before.version != draft.met.version):
+            raise VersionTaken("another request changed this resource at the same time")
         if draft.interaction == "delete":
             return self._delete(draft, before)
         # Admissions see structurally valid content only, and what they change is checked again.
@@ -141,6 +210,8 @@ class Preparation:
     def _delete(self, draft: Draft, before: Version | None) -> Outcome:
         if before is None or before.deleted:
             return Outcome(before or _never(draft, self._now), created=False, change=None)
+        if self._repository.check_references:
+            self._check_referrers(before)
         self._repository.admit(Write("delete", before.resource(), None, self._access, self._repository))
         deletion = replace(
             before,
@@ -155,40 +226,41 @@ class Preparation:
         return Outcome(deletion, created=False, change=Change(deletion, previous=before.version))
 
     def _check_precondition(self, draft: Draft, before: Version | None) -> None:
-        if draft.if_match is None:
-            return
-        if before is None or before.deleted or before.version != draft.if_match:
+        there = before is not None and not before.deleted
+        if draft.if_none_match and there:
+            raise PreconditionFailed("there is such a resource", draft.path)
+        if draft.unmet and there:
+            raise Conflict("there is such a resource, and it does not meet the conditions", draft.path)
+        if draft.if_match is not None and not (there and before is not None and before.version == draft.if_match):
             raise PreconditionFailed(f"version {draft.if_match} is not the current one", draft.path)
+
+    def _check_referrers(self, before: Version) -> None:
+        # The others of this commit are left out: what they will refer to is checked with them.
+        without = {key for key, draft in self._placed.items() if draft.existing is None}
+        found = referrer(self._repository.store, before.resource_type, before.id, without)
+        if found is not None:
+            name = found.reference if self._access.sees(found.scope) else "another resource"
+            raise Conflict(f"{name} refers to {before.reference}, so it cannot be deleted")
 
     def _check_references(self, resource: dict) -> None:
         def known(targets: set[tuple[str, str]]) -> set[tuple[str, str]]:
-            here = targets & self._placed.keys()
-            return here | self._repository.existing(self._access, targets - here)
+            here = (targets & self._placed.keys()) - self._deleted
+            return here | self._repository.existing(self._access, targets - here - self._deleted)
 
         dangling = references.missing(resource, self._repository.base_url, known)
         if dangling:
             issues = [Issue("not-found", f"{reference} is not known here", path) for path, reference in dangling]
             raise Unprocessable("a reference leads nowhere", issues=issues)
 
-    def _meet_condition(self, draft: Draft, resource_type: str) -> None:
-        """Find what the conditional create asks for, or hold its place."""
-        criteria = draft.if_none_exist or ""
-        # Callers who see different resources don't compete, so the guard is one of the audience too.
-        audience = "*" if self._access.audience is None else ",".join(sorted(self._access.audience))
-        name = f"{audience}|{resource_type}?{criteria}"
-        # The guard is read before the search: whoever commits after that changes it, and we start anew.
-        holder = self._repository.store.guard(name)
-        found = self._repository.match_one(self._access, resource_type, criteria, draft.path)
-        if found is not None:
-            draft.existing = found
-            return
-        draft.id = str(uuid.uuid4())
-        self.guards.append(Guard(name, draft.id, replaces=holder))
-
     def _pending(self, resource_type: str, id: str) -> dict | None:
         """The content of a draft of this commit, for scopes that are inherited within it."""
         draft = self._placed.get((resource_type, id))
-        return draft.resource if draft and draft.existing is None and draft.interaction != "delete" else None
+        return draft.resource if draft and _writes(draft) else None
+
+
+def _writes(draft: Draft) -> bool:
+    """Whether the content of the draft will be that of the resource."""
+    return draft.existing is None and draft.twin is None and draft.interaction != "delete"
 
 
 def instant(moment: datetime) -> str:
@@ -227,7 +299,7 @@ def _never(draft: Draft, now: datetime) -> Version:
     return Version(draft.resource["resourceType"], draft.id or "", 0, 0, 0, now, "", "delete", None)
 
 
-def _in_bundle(error: FhirError, path: str | None) -> FhirError:
+def in_bundle(error: FhirError, path: str | None) -> FhirError:
     """The same error, its issues below the entry they belong to: `Bundle.entry[3].resource.status`."""
     if path is None:
         return error
@@ -241,4 +313,8 @@ def _below(path: str, expression: str | None) -> str:
         return expression or path
     head, dot, rest = expression.partition(".")
     bracket = head.partition("[")[0]
-    return f"{path}{dot}{rest}" if bracket in conformance.resource_types() else f"{path}.{expression}"
+    return (
+        f"{path}{dot}{rest}"
+        if bracket == "Resource" or bracket in conformance.resource_types()
+        else f"{path}.{expression}"
+    )

@@ -2,13 +2,20 @@
 https://hl7.org/fhir/R4/references.html
 """
 
+import html
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import conformance
+from conformance import layout
 
 RELATIVE = re.compile(r"([A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
+_LINKS = frozenset({"uri", "url", "oid", "uuid", "canonical"})
+_LINK_IN_NARRATIVE = re.compile(r"""(\s(?:href|src)\s*=\s*)("[^"]*"|'[^']*')""")
+
+# What stands in the place of a link; None to leave it.
+Resolve = Callable[[str], str | None]
 
 
 def each(resource: Any, path: str) -> Iterator[tuple[str, dict]]:
@@ -31,16 +38,46 @@ def local(reference: str, base_url: str) -> tuple[str, str] | None:
     return None
 
 
-def rewrite(value: Any, targets: Mapping[str, str]) -> Any:
-    """A copy in which each string that is a key of `targets` (a Bundle.entry.fullUrl) is its target.
-
-    Whole strings only: `urn:uuid:` addresses may stand in Reference.reference and in uri elements.
+def rewrite(resource: dict, resolve: Resolve) -> dict:
+    """A copy with its links resolved: References, elements of type uri, url, oid, uuid and canonical, and `href` and
+    `src` of narratives, contained resources included. A Bundle inside is left as it is: its links are its own.
+    https://hl7.org/fhir/R4/http.html#trules
     """
-    if isinstance(value, dict):
-        return {name: rewrite(child, targets) for name, child in value.items()}
+    type = resource.get("resourceType")
+    if type == "Bundle" or not isinstance(type, str):
+        return dict(resource)
+    return _rewritten(resource, type, resolve)
+
+
+def _rewritten(content: dict, type: str, resolve: Resolve) -> dict:
+    elements = layout(type)
+    copy: dict[str, Any] = {}
+    for name, value in content.items():
+        element = elements.get(name)
+        if element is not None:
+            link = element.type in _LINKS or (type == "Reference" and name == "reference")
+            copy[name] = _value(value, element.type, link, resolve)
+        else:  # extensions beside a primitive value; whatever else there is has no links
+            copy[name] = _value(value, "Element", False, resolve) if name.startswith("_") else value
+    return copy
+
+
+def _value(value: Any, type: str, link: bool, resolve: Resolve) -> Any:
     if isinstance(value, list):
-        return [rewrite(child, targets) for child in value]
-    return targets.get(value, value) if isinstance(value, str) else value
+        return [_value(item, type, link, resolve) for item in value]
+    if isinstance(value, dict):
+        return rewrite(value, resolve) if type == "Resource" else _rewritten(value, type, resolve)
+    if not isinstance(value, str):
+        return value
+    if type == "xhtml":
+        return _LINK_IN_NARRATIVE.sub(lambda match: _narrative_link(match, resolve), value)
+    return (resolve(value) or value) if link else value
+
+
+def _narrative_link(match: re.Match, resolve: Resolve) -> str:
+    quote, text = match[2][0], html.unescape(match[2][1:-1])
+    resolved = resolve(text)
+    return match[0] if resolved is None else f"{match[1]}{quote}{html.escape(resolved)}{quote}"
 
 
 def conditional(reference: str) -> tuple[str, str] | None:

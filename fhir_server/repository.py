@@ -10,12 +10,13 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
-from fhir_server import fhir_json, search, transaction
+from fhir_server import fhir_json, history, search, transaction
 from fhir_server.access import Access
 from fhir_server.admission import Admission, Write
-from fhir_server.errors import Conflict, Gone, NotFound, PreconditionFailed, TooLarge, Unprocessable
+from fhir_server.errors import Conflict, Forbidden, Gone, NotFound, PreconditionFailed, TooLarge
+from fhir_server.history import HistoryPage, HistoryRequest
 from fhir_server.index import Indexer
-from fhir_server.prepare import Draft, Preparation
+from fhir_server.prepare import Draft, Patch, Preparation
 from fhir_server.search import SearchResult
 from fhir_server.store import GuardTaken, VersionStore, VersionTaken
 from fhir_server.validation import check_id, check_structure, check_type
@@ -69,7 +70,7 @@ class Repository:
             raise NotFound(f"{resource_type}/{id} is not known here")
         if newest.deleted:
             raise Gone(f"{resource_type}/{id} was deleted")
-        return self._seen(access, newest)
+        return self.seen(access, newest)
 
     def vread(self, access: Access, resource_type: str, id: str, version: int) -> Version:
         """One version. The caller needs to see the resource as it is now, and that version."""
@@ -80,7 +81,7 @@ class Repository:
             raise NotFound(f"{resource_type}/{id} has no version {version}")
         if found.deleted:
             raise Gone(f"version {version} of {resource_type}/{id} is its deletion")
-        return self._seen(access, found)
+        return self.seen(access, found)
 
     def history(
         self,
@@ -88,23 +89,29 @@ class Repository:
         resource_type: str,
         id: str | None = None,
         *,
-        count: int = 100,
+        count: int = history.DEFAULT_COUNT,
         since: datetime | None = None,
-        before: int | None = None,
     ) -> list[Version]:
-        """Versions, newest first; of one resource, or of the type. before: only write numbers below it (paging)."""
-        check_type(resource_type)
-        access.require("read" if id else "search", resource_type)
-        if id is not None and not self._visible_now(access, resource_type, check_id(id)):
-            raise NotFound(f"{resource_type}/{id} is not known here")
-        query: dict[str, Any] = {}
-        if id is None and access.audience is not None:
-            query["scope"] = {"$in": sorted(access.audience)}
-        if since is not None:
-            query["lu"] = {"$gte": since}
-        if before is not None:
-            query["_id"] = {"$lt": before}
-        return [self._seen(access, version) for version in self.store.history(resource_type, id, query, count)]
+        """The newest versions of one resource, or of the type, newest first."""
+        return self.history_page(access, resource_type, id, HistoryRequest(count, since)).versions
+
+    def history_page(
+        self, access: Access, resource_type: str | None, id: str | None, request: HistoryRequest
+    ) -> HistoryPage:
+        """A page of the versions of one resource, of a type, or of all types that the caller may search."""
+        if resource_type is None:
+            types = [name for name in self.store.types() if access.allows("search", name)]
+            if not types and not any("s" in scope.letters for scope in access.scopes):
+                raise Forbidden("no granted scope allows search")
+        else:
+            check_type(resource_type)
+            access.require("read" if id else "search", resource_type)
+            types = [resource_type]
+            if id is not None and not self._visible_now(access, resource_type, check_id(id)):
+                raise NotFound(f"{resource_type}/{id} is not known here")
+        page = history.page(self.store, access, types, id, request)
+        page.versions = [self.seen(access, version) for version in page.versions]
+        return page
 
     def search(
         self,
@@ -127,25 +134,62 @@ class Repository:
             strict=strict,
             default_count=default_count,
         )
-        result.matches = [self._seen(access, version) for version in result.matches]
-        result.included = [self._seen(access, version) for version in result.included]
+        result.matches = [self.seen(access, version) for version in result.matches]
+        result.included = [self.seen(access, version) for version in result.included]
         return result
 
     # Writing
 
     def create(self, access: Access, resource: dict, *, if_none_exist: str | None = None) -> Written:
         """Store a new resource under an id of ours. Of parallel creates with the same criteria, one makes it."""
-        draft = Draft("create", resource, if_none_exist=if_none_exist)
+        draft = Draft("create", resource, criteria=if_none_exist)
         return self.write(access, [draft])[0]
 
-    def update(self, access: Access, resource: dict, *, if_match: int | None = None) -> Written:
-        """Store the next version, or the first one under the client's id. Raises PreconditionFailed when stale."""
-        return self.write(access, [Draft("update", resource, if_match=if_match)])[0]
+    def update(
+        self,
+        access: Access,
+        resource: dict,
+        *,
+        if_match: int | None = None,
+        if_none_match: bool = False,
+        criteria: str | None = None,
+    ) -> Written:
+        """Store the next version, or the first one under the client's id. Raises PreconditionFailed when stale.
 
-    def delete(self, access: Access, resource_type: str, id: str, *, if_match: int | None = None) -> None:
-        """Store the deletion as a version; deleting what is deleted, or never was, changes nothing."""
-        draft = Draft("delete", {"resourceType": resource_type, "id": id}, if_match=if_match)
-        self.write(access, [draft])
+        if_none_match: only when there is no such resource. criteria: the one resource they match, else a new one.
+        """
+        draft = Draft("update", resource, if_match, criteria, if_none_match)
+        return self.write(access, [draft])[0]
+
+    def patch(
+        self,
+        access: Access,
+        resource_type: str,
+        id: str | None,
+        patch: Patch,
+        *,
+        if_match: int | None = None,
+        criteria: str | None = None,
+    ) -> Written:
+        """Store what `patch` makes of the resource with this id, or of the one that the criteria match."""
+        draft = Draft("patch", {"resourceType": resource_type, "id": id}, if_match, criteria, patch=patch)
+        return self.write(access, [draft])[0]
+
+    def delete(
+        self,
+        access: Access,
+        resource_type: str,
+        id: str | None,
+        *,
+        if_match: int | None = None,
+        criteria: str | None = None,
+    ) -> Written:
+        """Store the deletion as a version; deleting what is deleted, or never was, changes nothing.
+
+        criteria: the one resource that they match. Raises Conflict when another resource refers to it.
+        """
+        draft = Draft("delete", {"resourceType": resource_type, "id": id}, if_match, criteria)
+        return self.write(access, [draft])[0]
 
     def amend(
         self,
@@ -171,13 +215,12 @@ class Repository:
                     raise
         raise AssertionError("unreachable")
 
-    def transaction(self, access: Access, bundle: dict) -> dict:
-        """All entries or none; the transaction-response Bundle. Errors name `Bundle.entry[n]`."""
-        return transaction.transaction(self, access, bundle)
+    def perform(self, access: Access, bundle: Any, wanted: str = "minimal") -> dict:
+        """A batch or a transaction; the response Bundle. Errors of a transaction name `Bundle.entry[n]`.
 
-    def batch(self, access: Access, bundle: dict) -> dict:
-        """Each entry for itself; the batch-response Bundle."""
-        return transaction.batch(self, access, bundle)
+        wanted: what the answers of writes carry, `minimal`, `representation` or `operationoutcome`.
+        """
+        return transaction.perform(self, access, bundle, wanted)
 
     def write(self, access: Access, drafts: list[Draft]) -> list[Written]:
         """Commit the drafts together, or none of them; a Written for each, in their order."""
@@ -190,14 +233,14 @@ class Repository:
         asked = {index: draft.resource for index, draft in drafts.items()}
         for attempt in range(1, ATTEMPTS + 1):
             preparation = Preparation(self, access)
-            resolve({index: preparation.place(draft) for index, draft in drafts.items()})
-            outcomes = [preparation.prepare(draft) for draft in drafts.values()]
-            changes = [outcome.change for outcome in outcomes if outcome.change is not None]
             try:
+                resolve({index: preparation.place(draft) for index, draft in drafts.items()})
+                outcomes = [preparation.prepare(draft) for draft in drafts.values()]
+                changes = [outcome.change for outcome in outcomes if outcome.change is not None]
                 if changes:
                     self.store.commit(changes, preparation.guards, preparation.grants)
                 return [
-                    Written(self._seen(access, outcome.version), outcome.created, outcome.change is not None)
+                    Written(self.seen(access, outcome.version), outcome.created, outcome.change is not None)
                     for outcome in outcomes
                 ]
             except (VersionTaken, GuardTaken):
@@ -206,7 +249,7 @@ class Repository:
                 if attempt == ATTEMPTS:
                     raise
                 for index, draft in drafts.items():  # start anew from what was asked for
-                    draft.resource, draft.id, draft.existing = asked[index], None, None
+                    draft.anew(asked[index])
         raise AssertionError("unreachable")
 
     # What preparation needs
@@ -230,18 +273,8 @@ class Repository:
         found = self.store.newest_many(targets)
         return {(version.resource_type, version.id) for version in found if access.sees(version.scope)}
 
-    def match_one(self, access: Access, resource_type: str, query: str, path: str | None) -> Version | None:
-        """The one resource that conditional criteria match. Raises PreconditionFailed when several do."""
-        reader = Access(access.subject, Access.system("condition").scopes, access.audience)
-        parameters = parse_qsl(query, keep_blank_values=True)
-        if not parameters:
-            raise Unprocessable("conditional criteria must not be empty", path)
-        result = self.search(reader, resource_type, [*parameters, ("_count", "2")], strict=True)
-        if len(result.matches) > 1:
-            raise PreconditionFailed("the conditional criteria match more than one resource", path)
-        return result.matches[0] if result.matches else None
-
-    def _seen(self, access: Access, version: Version) -> Version:
+    def seen(self, access: Access, version: Version) -> Version:
+        """The version as this caller may see it."""
         view = self.views.get(version.resource_type)
         return version if view is None else view(access, version)
 

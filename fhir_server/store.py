@@ -135,6 +135,19 @@ class VersionStore:
         found = self._versions(resource_type).find(query, max_time_ms=SEARCH_TIMEOUT_MS).sort(order).limit(limit)
         return [version_of(resource_type, document) for document in found]
 
+    def followed_by(self, versions: Iterable[Version], moment: datetime) -> set[tuple[str, str, int]]:
+        """(type, id, version) of those that had another version after them by that moment."""
+        by_type: dict[str, list[dict]] = {}
+        for version in versions:
+            by_type.setdefault(version.resource_type, []).append({"id": version.id, "v": version.version + 1})
+        return {
+            (resource_type, document["id"], document["v"] - 1)
+            for resource_type, successors in by_type.items()
+            for document in self._versions(resource_type).find(
+                {"$or": successors, "lu": {"$lte": moment}}, {"id": 1, "v": 1}, max_time_ms=SEARCH_TIMEOUT_MS
+            )
+        }
+
     def page(
         self,
         resource_type: str,

@@ -162,8 +162,7 @@ def mark_demo_loaded(database: Database, now: datetime) -> None:
 
 def _load_bundle(repository: Repository, bundle: dict) -> int:
     if bundle.get("type") in ("transaction", "batch"):
-        perform = repository.transaction if bundle["type"] == "transaction" else repository.batch
-        return len(perform(LOADER, bundle)["entry"])
+        return len(repository.perform(LOADER, bundle)["entry"])
     resources = [entry["resource"] for entry in bundle.get("entry", []) if "resource" in entry]
     for begin in range(0, len(resources), CHUNK):
         repository.write(LOADER, [Draft("update", resource) for resource in resources[begin : begin + CHUNK]])

@@ -196,6 +196,6 @@ def test_options_tells_the_methods(client: FlaskClient) -> None:
 
 
 def test_a_method_that_is_not_there_is_told_with_those_that_are(client: FlaskClient) -> None:
-    answer = client.delete("/fhir/metadata")
+    answer = client.delete("/fhir/Patient/a/_history")
     assert answer.status_code == 405
     assert {"GET", "HEAD"} <= {method.strip() for method in answer.headers["Allow"].split(",")}

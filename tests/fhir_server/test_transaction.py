@@ -99,5 +99,5 @@ def test_a_batch_answers_each_entry_for_itself(client: FlaskClient, repository: 
     broken = post({**PATIENT, "gender": 5})
     answer = send(client, "POST", "/fhir", bundle(post(PATIENT), broken, kind="batch"))
     statuses = [entry["response"]["status"] for entry in answer.get_json(force=True)["entry"]]
-    assert statuses == ["201 Created", "400"]
+    assert statuses == ["201 Created", "400 Bad Request"]
     assert repository.store.count("Patient", {}) == 1

@@ -1,0 +1,170 @@
+"""History of a resource, of a type, of all. https://hl7.org/fhir/R4/http.html#history
+
+Pages go on by position: in the history of one resource by its version, else by the number of the write. What is
+written meanwhile comes before the first page, so nothing is lost or repeated.
+"""
+
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from urllib.parse import urlencode
+
+from fhir_server.access import Access
+from fhir_server.errors import BadRequest
+from fhir_server.index.spans import date_span
+from fhir_server.store import VersionStore
+from fhir_server.version import Version
+
+DEFAULT_COUNT = 100
+MAX_COUNT = 1000
+CHUNK = 200
+SCANNED = 20_000  # versions that one page looks at, when `_at` leaves most of them out
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRequest:
+    """count: entries of a page. since: from this moment on. at: [begin, end) in which a version was current.
+
+    before: only versions (of one resource), else write numbers, below this one. asked: the parameters understood.
+    """
+
+    count: int = DEFAULT_COUNT
+    since: datetime | None = None
+    at: tuple[datetime, datetime] | None = None
+    before: int | None = None
+    asked: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(slots=True)
+class HistoryPage:
+    """Versions, newest first. next: the position from which it goes on, None at the end."""
+
+    versions: list[Version] = field(default_factory=list)
+    next: int | None = None
+
+
+def read_request(parameters: Sequence[tuple[str, str]]) -> HistoryRequest:
+    """The request of a query. Raises BadRequest for values that cannot be read; other parameters are passed over."""
+    given = {name: value for name, value in parameters if name in ("_count", "_since", "_at", "_before")}
+    count = min(_whole_number("_count", given.get("_count", str(DEFAULT_COUNT))), MAX_COUNT)
+    since = at = None
+    if "_since" in given:
+        since = _span("_since", given["_since"])[0]
+    if "_at" in given:
+        at = _span("_at", given["_at"])
+    before = _whole_number("_before", given["_before"]) if "_before" in given else None
+    return HistoryRequest(count, since, at, before, tuple(given.items()))
+
+
+def links(address: str, request: HistoryRequest, page: HistoryPage) -> list[dict]:
+    """The self link, and the next one where there is more."""
+    asked = dict(request.asked)
+    found = [{"relation": "self", "url": f"{address}?{urlencode(asked)}" if asked else address}]
+    if page.next is not None:
+        following = asked | {"_count": str(request.count), "_before": str(page.next)}
+        found.append({"relation": "next", "url": f"{address}?{urlencode(following)}"})
+    return found
+
+
+def page(
+    store: VersionStore, access: Access, types: Sequence[str], id: str | None, request: HistoryRequest
+) -> HistoryPage:
+    """The versions of one resource (that the caller may see), or those of the types that the caller may see."""
+    found = HistoryPage()
+    if request.count == 0:
+        return found
+    versions = _Versions(store, access, types, id, request)
+    for version in islice(versions.current(), request.count + 1):
+        if len(found.versions) == request.count:
+            found.next = versions.position(found.versions[-1])
+            return found
+        found.versions.append(version)
+    found.next = versions.gave_up_at
+    return found
+
+
+class _Versions:
+    """The versions that a request is about, newest first."""
+
+    def __init__(
+        self, store: VersionStore, access: Access, types: Sequence[str], id: str | None, request: HistoryRequest
+    ) -> None:
+        self._store, self._types, self._id, self._request = store, types, id, request
+        self._scope = None if access.audience is None or id is not None else sorted(access.audience)
+        self.position: Callable[[Version], int] = _version if id is not None else _number
+        self.gave_up_at: int | None = None
+
+    def current(self) -> Iterator[Version]:
+        """All of them, or with `_at` those that were current then."""
+        if self._request.at is None:
+            yield from self._all()
+            return
+        versions, scanned = self._all(), 0
+        begin = self._request.at[0]
+        while chunk := list(islice(versions, CHUNK)):
+            yield from _current_from(self._store, chunk, begin)
+            scanned += len(chunk)
+            if scanned >= SCANNED and len(chunk) == CHUNK:
+                self.gave_up_at = self.position(chunk[-1])
+                return
+
+    def _all(self) -> Iterator[Version]:
+        streams = [self._of_type(resource_type) for resource_type in self._types]
+        return heapq.merge(*streams, key=lambda version: -self.position(version))
+
+    def _of_type(self, resource_type: str) -> Iterator[Version]:
+        before = self._request.before
+        size = min(self._request.count + 1, CHUNK)
+        while True:
+            found = self._store.history(resource_type, self._id, self._filter(before), size)
+            yield from found
+            if len(found) < size:
+                return
+            before = self.position(found[-1])
+
+    def _filter(self, before: int | None) -> dict:
+        query: dict = {}
+        if self._scope is not None:
+            query["scope"] = {"$in": self._scope}
+        if before is not None:
+            query["v" if self._id is not None else "_id"] = {"$lt": before}
+        times: dict = {}
+        if self._request.since is not None:
+            times["$gte"] = self._request.since
+        if self._request.at is not None:
+            times["$lt"] = self._request.at[1]
+        return query | ({"lu": times} if times else {})
+
+
+def _current_from(store: VersionStore, versions: list[Version], begin: datetime) -> list[Version]:
+    """Those that were not yet followed by another version at `begin`."""
+    older = [version for version in versions if version.last_updated <= begin]
+    followed = store.followed_by(older, begin)
+    return [version for version in versions if (version.resource_type, version.id, version.version) not in followed]
+
+
+def _version(version: Version) -> int:
+    return version.version
+
+
+def _number(version: Version) -> int:
+    return version.number
+
+
+def _span(name: str, text: str) -> tuple[datetime, datetime]:
+    found = date_span(text.strip().replace(" ", "+"))  # the + of an offset reads as a space
+    if found is None:
+        raise BadRequest(f"{name} is a date or an instant such as 2026-01-31T10:00:00Z")
+    try:
+        return _EPOCH + timedelta(microseconds=found[0]), _EPOCH + timedelta(microseconds=found[1])
+    except OverflowError:
+        raise BadRequest(f"{name} is beyond all times") from None
+
+
+def _whole_number(name: str, text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > 18:
+        raise BadRequest(f"{name} is a whole number")
+    return int(text)
