@@ -210,9 +210,9 @@ class Preparation:
     def _delete(self, draft: Draft, before: Version | None) -> Outcome:
         if before is None or before.deleted:
             return Outcome(before or _never(draft, self._now), created=False, change=None)
+        self._repository.admit(Write("delete", before.resource(), None, self._access, self._repository))
         if self._repository.check_references:
             self._check_referrers(before)
-        self._repository.admit(Write("delete", before.resource(), None, self._access, self._repository))
         deletion = replace(
             before,
             version=before.version + 1,
