@@ -6,6 +6,7 @@ from email.utils import format_datetime
 from flask import Response, request
 
 from fhir_server import fhir_json
+from fhir_server.binary import is_native, native
 from fhir_server.etag import etag
 from fhir_server.http import fhir_response
 from fhir_server.outcome import outcome_of
@@ -19,6 +20,11 @@ def resource_answer(repository: Repository, version: Version) -> Response:
     headers = version_headers(version) | {"Content-Location": f"{repository.base_url}/{version.versioned_reference}"}
     if not_modified(version):
         return Response(status=304, headers=headers)
+    if version.resource_type == "Binary" and "_format" not in request.args:
+        resource = version.resource()
+        if is_native(str(resource.get("contentType")), request.headers.get("Accept", "")):
+            content, content_type, more = native(resource)
+            return Response(content, 200, headers | more | {"Vary": "Accept"}, content_type=content_type)
     return fhir_response(version.body or b"", headers=headers)
 
 

@@ -11,12 +11,14 @@ from flask import Blueprint, Response, request
 from fhir_server import bundle, fhir_json, history, write_routes
 from fhir_server.answers import resource_answer
 from fhir_server.bundle import assemble, searchset
-from fhir_server.errors import BadRequest, MethodNotAllowed, NotFound
+from fhir_server.errors import BadRequest, MethodNotAllowed, NotAcceptable, NotFound
 from fhir_server.http import BLUEPRINT, choose_format, current_access, fhir_body, fhir_response, query_parameters
 from fhir_server.operation import Operation, OperationRequest
 from fhir_server.prefer import preferences
 from fhir_server.repository import Repository
 from fhir_server.validation import check_type
+
+_READS = (f"{BLUEPRINT}.read", f"{BLUEPRINT}.vread")
 
 
 def create_blueprint(
@@ -28,7 +30,12 @@ def create_blueprint(
 
     @fhir.before_request
     def settle_format() -> None:
-        choose_format()
+        try:
+            choose_format()
+        except NotAcceptable:
+            # A Binary has one more form, which only the Binary tells.
+            if request.endpoint not in _READS or (request.view_args or {}).get("resource_type") != "Binary":
+                raise
 
     @fhir.get("/metadata")
     def metadata() -> Response:

@@ -6,6 +6,7 @@ from flask import Blueprint, Response, request
 
 from fhir_server import fhir_json
 from fhir_server.answers import written_answer
+from fhir_server.binary import CONTEXT, sent_binary
 from fhir_server.errors import BadRequest, UnsupportedMediaType
 from fhir_server.etag import parse_etag
 from fhir_server.formats import FHIR_JSON, FHIR_XML, JSON_PATCH
@@ -29,14 +30,16 @@ def register(fhir: Blueprint, repository: Repository) -> None:
 
     @fhir.post("/<resource_type>")
     def create(resource_type: str) -> Response:
-        resource = _resource_body(resource_type)
+        resource, _ = _resource_body(repository, resource_type)
         resource.pop("id", None)  # the server gives the id of a create
         criteria = request.headers.get("If-None-Exist")
         return written_answer(repository, repository.create(current_access(), resource, if_none_exist=criteria))
 
     @fhir.put("/<resource_type>/<id>")
     def update(resource_type: str, id: str) -> Response:
-        resource = _resource_body(resource_type)
+        resource, native = _resource_body(repository, resource_type)
+        if native:
+            resource["id"] = id
         if resource.get("id") != id:
             raise BadRequest("the id of the resource is not the one of the address", f"{resource_type}.id")
         written = repository.update(
@@ -46,7 +49,7 @@ def register(fhir: Blueprint, repository: Repository) -> None:
 
     @fhir.put("/<resource_type>")
     def conditional_update(resource_type: str) -> Response:
-        resource = _resource_body(resource_type)
+        resource, _ = _resource_body(repository, resource_type)
         written = repository.update(current_access(), resource, if_match=_if_match(), criteria=_criteria())
         return written_answer(repository, written)
 
@@ -88,14 +91,18 @@ def _criteria() -> str:
     return urlencode([(name, value) for name, value in asked if name not in ("_format", "_pretty")])
 
 
-def _resource_body(resource_type: str) -> dict:
+def _resource_body(repository: Repository, resource_type: str) -> tuple[dict, bool]:
+    """(the resource sent, whether it was a Binary in its native form)."""
     check_type(resource_type)
+    if resource_type == "Binary":
+        context = request.headers.get(CONTEXT)
+        return sent_binary(content(), request.content_type or "", context, repository.base_url)
     body = fhir_body()
     if not isinstance(body, dict):
         raise BadRequest("a resource is a JSON object")
     if body.get("resourceType") != resource_type:
         raise BadRequest("resourceType is not the one of the address", "Resource.resourceType")
-    return body
+    return body, False
 
 
 def _patch_body() -> Patch:
