@@ -55,15 +55,16 @@ class Draft:
     if_none_match: bool = False
     patch: Patch | None = None
     path: str | None = None
-    id: str | None = None  # settled when placed, as is all that follows
-    existing: Version | None = None  # what a conditional create found
+    id: str | None = None  # of a create, when its writer chose it; of all others settled when placed
+    existing: Version | None = None  # what a conditional create found; settled when placed, as is all below
     met: Version | None = None  # what criteria found or a patch was applied to; it must still be the newest
     unmet: bool = False  # criteria found nothing, so there must be nothing
     twin: "Draft | None" = None  # the draft of the same commit that makes what this one asks for
 
-    def anew(self, asked: dict) -> None:
-        """Forget what was settled, so as to place the draft again."""
-        self.resource, self.id, self.existing, self.met, self.unmet, self.twin = asked, None, None, None, False, None
+    def anew(self, resource: dict, id: str | None) -> None:
+        """Forget what was settled, so as to place the draft again from what was asked for."""
+        self.resource, self.id = resource, id
+        self.existing, self.met, self.unmet, self.twin = None, None, False, None
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,7 +230,7 @@ class Repository:
         self, access: Access, drafts: dict[int, Draft], resolve: Callable[[dict[int, tuple[str, str]]], None]
     ) -> list[Written]:
         """As `write`; `resolve` is told the (type, id) of each draft before they are prepared."""
-        asked = {index: draft.resource for index, draft in drafts.items()}
+        asked = {index: (draft.resource, draft.id) for index, draft in drafts.items()}
         for attempt in range(1, ATTEMPTS + 1):
             preparation = Preparation(self, access)
             try:
@@ -249,7 +249,7 @@ class Repository:
                 if attempt == ATTEMPTS:
                     raise
                 for index, draft in drafts.items():  # start anew from what was asked for
-                    draft.anew(asked[index])
+                    draft.anew(*asked[index])
         raise AssertionError("unreachable")
 
     # What preparation needs

@@ -9,6 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from fhir_server.errors import Conflict, FhirError, PreconditionFailed
+from fhir_server.prepare import Draft
 from fhir_server.repository import Repository
 from tests.fhir_server.conftest import PRACTICE, an_office
 from tests.fhir_server.test_rest import PATIENT, assert_outcome, send
@@ -219,6 +220,18 @@ class TestRaces:
         assert sum(not isinstance(result, FhirError) for result in results) == 1
         assert {type(result) for result in results if isinstance(result, FhirError)} == {PreconditionFailed}
         assert versions(repository, "a") == [2, 1]
+
+    def test_a_commit_that_starts_anew_keeps_the_ids_that_its_writer_chose(self, repository: Repository) -> None:
+        repository.update(PRACTICE, {**PATIENT, "id": "a"})
+
+        def both(index: int) -> Any:
+            update = Draft("update", {**PATIENT, "id": "a", "multipleBirthInteger": index})
+            return repository.write(PRACTICE, [Draft("create", dict(PATIENT), id=f"mine-{index}"), update])
+
+        results = at_once(6, both)
+        won = {index for index, result in enumerate(results) if not isinstance(result, FhirError)}
+        assert len(won) > 1
+        assert {results[index][0].version.id for index in won} == {f"mine-{index}" for index in won}
 
     def test_patches_at_once_lose_no_change_and_leave_no_gap(self, repository: Repository) -> None:
         repository.update(PRACTICE, {**PATIENT, "id": "a", "identifier": [{"value": "0"}]})
