@@ -1,6 +1,7 @@
 """https://hl7.org/fhir/R4/http.html#mime-type"""
 
 import json
+from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
@@ -10,6 +11,7 @@ from fhir_server.errors import BadRequest, NotAcceptable, UnsupportedMediaType
 from fhir_server.formats import FHIR_JSON, FHIR_XML, negotiate, sent_format
 from fhir_server.repository import Repository
 from tests.fhir_server.test_rest import PATIENT, send
+from tests.fhir_server.test_xml import EVERYTHING
 
 IN_XML = b'<Patient xmlns="http://hl7.org/fhir"><name><family value="Chalmers"/></name></Patient>'
 
@@ -199,3 +201,30 @@ def test_a_method_that_is_not_there_is_told_with_those_that_are(client: FlaskCli
     answer = client.delete("/fhir/Patient/a/_history")
     assert answer.status_code == 405
     assert {"GET", "HEAD"} <= {method.strip() for method in answer.headers["Allow"].split(",")}
+
+
+def test_what_is_read_in_xml_and_sent_back_is_no_change(client: FlaskClient) -> None:
+    assert send(client, "PUT", "/fhir/Observation/a", EVERYTHING).status_code == 201
+    assert sent_back_in_xml(client, "/fhir/Observation/a") == (200, 'W/"1"')
+
+
+@pytest.mark.shared_data
+def test_the_examples_of_the_specification_come_back_unchanged(
+    client: FlaskClient, repository: Repository, shared_data: Path
+) -> None:
+    repository.check_references = False
+    failed = []
+    for file in sorted((shared_data / "fhir" / "hl7-examples").rglob("*.json")):
+        resource = json.loads(file.read_bytes())
+        address = f"/fhir/{resource['resourceType']}/{resource['id']}"
+        answer = send(client, "PUT", address, file.read_bytes())
+        if answer.status_code == 201 and sent_back_in_xml(client, address) != (200, 'W/"1"'):
+            failed.append(file.name)
+    assert failed == []
+
+
+def sent_back_in_xml(client: FlaskClient, address: str) -> tuple[int, str | None]:
+    """(status, ETag) of an update with what was read in XML."""
+    text = client.get(f"{address}?_format=xml").data
+    answer = client.put(address, data=text, content_type="application/fhir+xml")
+    return answer.status_code, answer.headers.get("ETag")
