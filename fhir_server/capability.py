@@ -41,13 +41,11 @@ def capability_statement(
     capabilities: Iterable[Capability] = (),
 ) -> dict:
     """What this server does. searchable: the search parameters of a type that can really be searched by."""
-    by_type: dict[str, list[Operation]] = {}
-    for operation in operations:
-        by_type.setdefault(operation.resource_type or "", []).append(operation)
+    operations = list(operations)
     capabilities = list(capabilities)
     resources = []
     for resource_type in sorted(conformance.resource_types()):
-        resource = _resource(resource_type, by_type.get(resource_type, ()), searchable(resource_type))
+        resource = _resource(resource_type, _of_type(operations, resource_type), searchable(resource_type))
         for capability in capabilities:
             resource |= capability.resources.get(resource_type, {})
         resources.append(resource)
@@ -68,14 +66,26 @@ def capability_statement(
                 "resource": resources,
                 "interaction": [{"code": code} for code in SYSTEM_INTERACTIONS],
             }
+            | _offered([operation for operation in operations if operation.system])
         ],
     }
     instantiates = [url for capability in capabilities for url in capability.instantiates]
     return statement | ({"instantiates": instantiates} if instantiates else {})
 
 
+def _of_type(operations: list[Operation], resource_type: str) -> list[Operation]:
+    """Those that can be called on the type or on one resource of it."""
+    called = [operation for operation in operations if operation.instance or operation.type_level]
+    return [operation for operation in called if operation.resource_type in (None, resource_type)]
+
+
+def _offered(operations: list[Operation]) -> dict:
+    rows = [{"name": operation.name, "definition": operation.definition} for operation in operations]
+    return {"operation": rows} if rows else {}
+
+
 def _resource(
-    resource_type: str, operations: Iterable[Operation], parameters: Iterable[conformance.SearchParameter]
+    resource_type: str, operations: list[Operation], parameters: Iterable[conformance.SearchParameter]
 ) -> dict:
     parameters = list(parameters)
     references = [f"{resource_type}:{parameter.code}" for parameter in parameters if parameter.type == "reference"]
@@ -95,8 +105,7 @@ def _resource(
         "searchParam": [
             {"name": parameter.code, "definition": parameter.url, "type": parameter.type} for parameter in parameters
         ],
-        "operation": [{"name": operation.name, "definition": operation.definition} for operation in operations],
-    }
+    } | _offered(operations)
     return {name: value for name, value in resource.items() if value != []}
 
 

@@ -11,12 +11,12 @@ from flask import Blueprint, Response, request
 from fhir_server import bundle, fhir_json, history, write_routes
 from fhir_server.answers import resource_answer
 from fhir_server.bundle import assemble, searchset
-from fhir_server.errors import BadRequest, MethodNotAllowed, NotAcceptable, NotFound
-from fhir_server.http import BLUEPRINT, choose_format, current_access, fhir_body, fhir_response, query_parameters
-from fhir_server.operation import Operation, OperationRequest
+from fhir_server.errors import BadRequest, NotAcceptable, NotFound
+from fhir_server.http import BLUEPRINT, choose_format, current_access, fhir_response, query_parameters
+from fhir_server.operation import Operation
+from fhir_server.operations.routes import add_routes
 from fhir_server.prefer import preferences
 from fhir_server.repository import Repository
-from fhir_server.validation import check_type
 
 _READS = (f"{BLUEPRINT}.read", f"{BLUEPRINT}.vread")
 
@@ -26,7 +26,6 @@ def create_blueprint(
 ) -> Blueprint:
     """The views of the FHIR base; mount it where the public base URL says."""
     fhir = Blueprint(BLUEPRINT, __name__)
-    by_name = {(operation.resource_type, operation.name): operation for operation in operations}
 
     @fhir.before_request
     def settle_format() -> None:
@@ -43,8 +42,6 @@ def create_blueprint(
 
     @fhir.get("/<resource_type>/<id>")
     def read(resource_type: str, id: str) -> Response:
-        if id.startswith("$"):
-            return operate(resource_type, None, id)
         return resource_answer(repository, repository.read(current_access(), resource_type, id))
 
     @fhir.get("/<resource_type>/<id>/_history/<version>")
@@ -92,41 +89,6 @@ def create_blueprint(
         result = repository.search(current_access(), resource_type, wanted, strict=strict)
         return fhir_response(assemble(searchset(repository.base_url, resource_type, result)))
 
-    @fhir.post("/<resource_type>/<id>")
-    def type_operation(resource_type: str, id: str) -> Response:
-        return operate(resource_type, None, id)
-
-    @fhir.route("/<resource_type>/<id>/$<name>", methods=["GET", "POST"])
-    def instance_operation(resource_type: str, id: str, name: str) -> Response:
-        return operate(resource_type, id, f"${name}")
-
-    def operate(resource_type: str, id: str | None, name: str) -> Response:
-        check_type(resource_type)
-        operation = by_name.get((resource_type, name.removeprefix("$")))
-        if operation is None or not (operation.instance if id else operation.type_level):
-            raise NotFound(f"{resource_type} has no operation {name[:64]!r} here")
-        if operation.affects_state and request.method != "POST":
-            raise MethodNotAllowed(f"{name} changes something, so it takes POST")
-        asked = OperationRequest(current_access(), resource_type, id, _parameters())
-        return fhir_response(fhir_json.dumps(operation.handler(asked)))
-
+    add_routes(fhir, operations)
     write_routes.register(fhir, repository)
     return fhir
-
-
-def _parameters() -> list[dict]:
-    """The entries of Parameters.parameter; of a GET, the query as strings."""
-    query = [
-        {"name": name, "valueString": value}
-        for name, value in query_parameters()
-        if name not in ("_format", "_pretty")
-    ]
-    if request.method == "GET" or not request.content_length:
-        return query
-    body = fhir_body()
-    if not isinstance(body, dict) or body.get("resourceType") != "Parameters":
-        raise BadRequest("an operation takes a Parameters resource", "Parameters")
-    entries = body.get("parameter", [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise BadRequest("Parameters.parameter is a list of objects", "Parameters.parameter")
-    return entries + query  # the body first, so that an entry's place in it is its place here

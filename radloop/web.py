@@ -9,6 +9,7 @@ import portal.routes
 import smart_auth.routes
 from fhir_server.capability import capability_statement
 from fhir_server.index import searchable
+from fhir_server.operations import standard
 from radloop import __version__, demo_routes, health, metrics
 from radloop.clock import DemoClock
 from radloop.parts import Parts
@@ -25,7 +26,11 @@ def create_app(parts: Parts) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 2**20
     fhir_server.http.install(app)
     guard.install(app, auth, open_access=settings.open)
-    operations = [*parts.subscriptions.operations, *scheduling.operations(parts.practice)]
+    operations = [
+        *standard.operations(parts.repository),
+        *parts.subscriptions.operations,
+        *scheduling.operations(parts.practice),
+    ]
     statement = capability_statement(
         settings.fhir_base,
         parts.real_clock(),

@@ -1,0 +1,10 @@
+"""The operations of this package, as values to be served."""
+
+from fhir_server.operation import Operation
+from fhir_server.operations import meta, validate
+from fhir_server.repository import Repository
+
+
+def operations(repository: Repository) -> list[Operation]:
+    """All of them, over the resources of this repository."""
+    return [validate.operation(repository), *meta.operations(repository)]
