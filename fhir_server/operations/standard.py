@@ -1,10 +1,15 @@
 """The operations of this package, as values to be served."""
 
 from fhir_server.operation import Operation
-from fhir_server.operations import meta, validate
+from fhir_server.operations import everything, lastn, meta, validate
 from fhir_server.repository import Repository
 
 
 def operations(repository: Repository) -> list[Operation]:
     """All of them, over the resources of this repository."""
-    return [validate.operation(repository), *meta.operations(repository)]
+    return [
+        validate.operation(repository),
+        *meta.operations(repository),
+        *everything.operations(repository),
+        lastn.operation(repository),
+    ]
