@@ -3,6 +3,7 @@
 from fhir_server.operation import Operation
 from fhir_server.operations import everything, lastn, meta, validate
 from fhir_server.repository import Repository
+from fhir_server.terminology import operations as terminology
 
 
 def operations(repository: Repository) -> list[Operation]:
@@ -12,4 +13,5 @@ def operations(repository: Repository) -> list[Operation]:
         *meta.operations(repository),
         *everything.operations(repository),
         lastn.operation(repository),
+        *terminology.operations(repository),
     ]
