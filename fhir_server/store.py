@@ -5,6 +5,7 @@ carries search keys, so an update is one transaction: insert the new version, ta
 """
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -280,6 +281,20 @@ class VersionStore:
             if "guards" in str(error.details.get("errmsg", "") if error.details else error):
                 raise GuardTaken("the same conditional create was committed by another request") from None
             raise VersionTaken("another request changed this resource at the same time") from None
+
+    def expunge(self, resource_type: str, id: str, up_to: int, *, guards: bool) -> int:
+        """Delete the versions up to this number for good; how many there were. guards: and the criteria of the
+        conditional creates that made the resource."""
+
+        def work(session: ClientSession) -> int:
+            if guards:
+                of_type = {"$regex": rf"\|{re.escape(resource_type)}\?"}
+                self.database["guards"].delete_many({"id": id, "_id": of_type}, session=session)
+            gone = self._versions(resource_type).delete_many({"id": id, "v": {"$lte": up_to}}, session=session)
+            return gone.deleted_count
+
+        with self.database.client.start_session() as session:
+            return session.with_transaction(work)
 
     def _transact(
         self, changes: list[Change], guards: list[Guard], grants: Mapping[tuple[str, str], set[str]]

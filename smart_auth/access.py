@@ -43,9 +43,10 @@ RIGHTS: dict[str, tuple[Scope, ...]] = {
         *(Scope("user", resource_type, letters) for resource_type, letters in _REFERRER_WRITES.items()),
     ),
     # An administrator without another role keeps the directory and sees no patient data: the audience is @any.
+    # To delete is theirs for $expunge, which needs no sight of what goes; the rest they could delete they must see.
     "admin": (
-        Scope("user", "*", "rs"),
-        *(Scope("user", resource_type, "cud") for resource_type in _DIRECTORY),
+        Scope("user", "*", "rds"),
+        *(Scope("user", resource_type, "cu") for resource_type in _DIRECTORY),
     ),
 }
 _PATIENT_RIGHTS = (Scope("patient", "*", "rs"),)

@@ -1,7 +1,7 @@
 """The operations of this package, as values to be served."""
 
 from fhir_server.operation import Operation
-from fhir_server.operations import everything, lastn, meta, validate
+from fhir_server.operations import everything, expunge, lastn, meta, validate
 from fhir_server.repository import Repository
 from fhir_server.terminology import operations as terminology
 
@@ -13,5 +13,6 @@ def operations(repository: Repository) -> list[Operation]:
         *meta.operations(repository),
         *everything.operations(repository),
         lastn.operation(repository),
+        expunge.operation(repository),
         *terminology.operations(repository),
     ]

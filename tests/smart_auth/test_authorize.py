@@ -131,7 +131,7 @@ class TestConsent:
     def test_lists_no_more_than_the_user_has(self, browser: FlaskClient) -> None:
         page = self.shown(browser, "adam", scope="user/*.cruds")
         approved = consent_form(page.text)["approve"]
-        assert "user/*.rs" in approved
+        assert "user/*.rds" in approved
         assert not any(scope.startswith(("user/Patient", "user/Task")) for scope in approved)
 
     def test_denied_is_access_denied(self, browser: FlaskClient) -> None:
