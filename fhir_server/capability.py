@@ -80,8 +80,12 @@ def _of_type(operations: list[Operation], resource_type: str) -> list[Operation]
 
 
 def _offered(operations: list[Operation]) -> dict:
-    rows = [{"name": operation.name, "definition": operation.definition} for operation in operations]
-    return {"operation": rows} if rows else {}
+    return {"operation": [_operation(operation) for operation in operations]} if operations else {}
+
+
+def _operation(operation: Operation) -> dict:
+    row = {"name": operation.name, "definition": operation.definition}
+    return row | ({"documentation": operation.documentation} if operation.documentation else {})
 
 
 def _resource(

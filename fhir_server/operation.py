@@ -57,7 +57,7 @@ class Operation:
     """A declared operation; `affects_state` operations answer POST only.
 
     resource_type: None for one of every type, or of the system. takes: the parameter that a resource sent bare, not
-    in Parameters, stands for.
+    in Parameters, stands for. documentation: what of the definition is not offered here, for the CapabilityStatement.
     """
 
     name: str
@@ -69,6 +69,7 @@ class Operation:
     handler: Handler
     system: bool = False
     takes: str | None = None
+    documentation: str = ""
 
 
 def _value(entry: dict) -> Any:

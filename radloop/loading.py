@@ -13,9 +13,11 @@ from joserfc.jwk import ECKey
 from pymongo.database import Database
 
 import conformance
+from conformance.terminology import operation_definitions
 from fhir_server import fhir_json
 from fhir_server.access import Access
 from fhir_server.errors import FhirError
+from fhir_server.operations import standard
 from fhir_server.prepare import Draft
 from fhir_server.repository import Repository
 from radloop import practice
@@ -56,8 +58,11 @@ class Fault:
 
 
 def load_definitions(repository: Repository) -> int:
-    """Store our own definitions where they are new or have changed; the number of new versions."""
+    """Store our own definitions, and R4's of the operations offered, where they are new or have changed; the number
+    of new versions."""
+    offered = {operation.definition for operation in standard.operations(repository)}
     resources = [*conformance.conformance_resources(), *topic_resources(conformance.topics())]
+    resources += [one for one in operation_definitions() if one["url"] in offered]
     return sum(repository.update(PUBLISHER, resource).changed for resource in resources)
 
 

@@ -17,6 +17,7 @@ from fhir_server import fhir_json, references
 from fhir_server.bundle import Page, assemble
 from fhir_server.errors import BadRequest, Issue
 from fhir_server.index import rules
+from fhir_server.index.spans import EARLIEST, LATEST, WIDE, Span, date_span
 from fhir_server.operation import Answer, Operation, OperationRequest
 from fhir_server.operations.parameters import Parameters
 from fhir_server.prepare import instant
@@ -35,6 +36,36 @@ MAX_REFERRAL = 5000  # resources of one order
 ROUNDS = 3  # order <- Appointment <- AppointmentResponse <- Provenance
 HOPS = 2  # Task -> PractitionerRole -> Organization
 _KNOWN = {"_since": ("instant", 1), "_type": ("code", 100), "_count": ("integer", 1), "_after": ("string", 1)}
+_OF_PATIENT = {**_KNOWN, "start": ("date", 1), "end": ("date", 1)}
+# The search parameter that tells when the care was, which `start` and `end` are about. What has no such date, or is
+# of another type, is about no time in particular.
+_CARE_DATES = {
+    "AdverseEvent": "date",
+    "AllergyIntolerance": "date",
+    "Appointment": "date",
+    "CarePlan": "date",
+    "CareTeam": "date",
+    "ClinicalImpression": "date",
+    "Communication": "sent",
+    "Composition": "date",
+    "Condition": "onset-date",
+    "DiagnosticReport": "date",
+    "DocumentReference": "date",
+    "Encounter": "date",
+    "EpisodeOfCare": "date",
+    "FamilyMemberHistory": "date",
+    "ImagingStudy": "started",
+    "Immunization": "date",
+    "MedicationAdministration": "effective-time",
+    "MedicationDispense": "whenhandedover",
+    "MedicationRequest": "authoredon",
+    "MedicationStatement": "effective",
+    "Observation": "date",
+    "Procedure": "date",
+    "QuestionnaireResponse": "authored",
+    "RiskAssessment": "date",
+    "ServiceRequest": "authored",
+}
 _AFTER = re.compile(r"([A-Za-z]{1,64})\.(\d{1,19})", re.ASCII)
 _IDS = "id_v"  # index of the store
 _CHUNK = 200
@@ -79,7 +110,7 @@ def everything(repository: Repository, selection: Selection, request: OperationR
 
     _since holds for what belongs to the resource, not for what supports it.
     """
-    given = Parameters(request, _KNOWN)
+    given = Parameters(request, _OF_PATIENT if request.resource_type == "Patient" else _KNOWN)
     focus = repository.read(request.access, request.resource_type or "", request.id or "")
     sight = Sight(repository.store, request.access)
     parts = selection(sight, focus.id)
@@ -167,14 +198,15 @@ def _page(
     sight: Sight, parts: Mapping[str, Part], types: list[str], given: Parameters, count: int
 ) -> tuple[list[Version], bool]:
     """The matches after the position that a next link names, at most `count`; and whether there are more."""
-    since, after = given.value("_since"), _position(given, types)
+    since, after, care = given.value("_since"), _position(given, types), _care(given)
     met = [Condition({"lu": {"$gte": since}})] if since is not None else []
     found: list[Version] = []
     size = 0
     for type in types[types.index(after[0]) :] if after else types:
         behind = [Condition({"n": {"$gt": after[1]}})] if after and after[0] == type else []
         part = parts[type]
-        page = sight.page(type, [part.condition, *met, *behind], [("n", 1)], count - len(found) + 1, part.index)
+        conditions = [part.condition, *met, *behind, *_within(type, care)]
+        page = sight.page(type, conditions, [("n", 1)], count - len(found) + 1, part.index)
         for version in page.versions:
             size += len(version.body or b"")
             if len(found) == count or (found and size > MAX_PAGE_BYTES):
@@ -183,6 +215,23 @@ def _page(
         if page.cut:
             return found, True
     return found, False
+
+
+def _care(given: Parameters) -> Span | None:
+    """From the first moment of `start` to the last one of `end`; None when neither is given."""
+    if not given.all("start") and not given.all("end"):
+        return None
+    start, end = (date_span(given.value(name, "")) for name in ("start", "end"))
+    return (start[0] if start else EARLIEST), (end[1] if end else LATEST)
+
+
+def _within(type: str, care: Span | None) -> list[Condition]:
+    """That the care was in this span of time, as far as the resource says when it was."""
+    code = _CARE_DATES.get(type)
+    if care is None or code is None:
+        return []
+    some = {"r": {"$elemMatch": {"p": {"$in": [code, code + WIDE]}, "lo": {"$lt": care[1]}, "hi": {"$gt": care[0]}}}}
+    return [Condition({"$or": [{"keys": {"$ne": f"+{code}"}}, some]})]
 
 
 def _position(given: Parameters, types: list[str]) -> tuple[str, int] | None:
@@ -254,6 +303,7 @@ def _head(repository: Repository, request: OperationRequest, given: Parameters, 
     address = f"{repository.base_url}/{request.resource_type}/{request.id}/$everything"
     kept = [("_type", ",".join(given.values("_type")))] if given.all("_type") else []
     kept += [("_since", instant(given.value("_since")))] if given.all("_since") else []
+    kept += [(name, given.value(name)) for name in ("start", "end") if given.all(name)]
     kept += [("_count", str(given.value("_count")))] if given.all("_count") else []
     here = [*kept, ("_after", given.value("_after"))] if given.all("_after") else kept
     links = [{"relation": "self", "url": f"{address}?{urlencode(here)}".rstrip("?")}]

@@ -31,6 +31,7 @@ def operations(repository: Repository) -> list[Operation]:
             type_level=False,
             affects_state=affects_state,
             handler=partial(handler, repository),
+            documentation="Of one resource as it is now; a change is a new version, and If-Match is honoured.",
         )
 
     return [declared("meta", False, meta), declared("meta-add", True, add), declared("meta-delete", True, delete)]

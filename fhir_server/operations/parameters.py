@@ -6,10 +6,11 @@ Whatever is wrong is refused, with the FHIRPath of the entry at fault where it s
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time
+from datetime import datetime
 from typing import Any
 
 from fhir_server.errors import BadRequest, FhirError, Issue
+from fhir_server.index.spans import date_span
 from fhir_server.operation import OperationRequest
 
 MANY = 100  # values of a parameter that may repeat without a limit
@@ -20,7 +21,7 @@ MAX_WHOLE_NUMBER = 2**31 - 1
 _TEXTS = ("string", "code", "uri", "canonical", "url", "id", "markdown")
 _DATES = ("instant", "dateTime", "date")
 _WHOLE_NUMBERS = ("integer", "positiveInt", "unsignedInt")
-_DATE = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2})(T\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:Z|[+-]\d{2}:\d{2}))?)?)?")
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Parameters:
         return next(iter(self.all(name)), None)
 
     def value(self, name: str, default: Any = None) -> Any:
-        """The first value of that name, as Python has it: bool, int, datetime, str or dict."""
+        """The first value of that name, as Python has it: bool, int, datetime (of an instant), str or dict."""
         given = self.one(name)
         return default if given is None else given.value
 
@@ -112,8 +113,10 @@ def _read(entry: dict, name: str, kind: str, path: str | None) -> Given:
         return Given(_boolean(value, name, element), element)
     if kind in _WHOLE_NUMBERS:
         return Given(_whole_number(value, name, kind, element), element)
-    if kind in _DATES and _type_of(values[0]) in (*_DATES, "string"):
-        return Given(_moment(value, name, kind, element), element)
+    if kind == "instant" and _type_of(values[0]) in ("instant", "dateTime", "string"):
+        return Given(_instant(value, name, element), element)
+    if kind == "date" and _type_of(values[0]) in ("date", "dateTime", "string"):
+        return Given(_date(value, name, element), element)
     if _type_of(values[0]) == kind and isinstance(value, dict):
         return Given(value, element)
     raise BadRequest(f"{name} is a {kind}", element)
@@ -160,22 +163,21 @@ def _whole_number(value: object, name: str, kind: str, path: str | None) -> int:
     return int(text)
 
 
-def _moment(value: object, name: str, kind: str, path: str | None) -> datetime:
-    """The first moment of what is said; dates without a time are taken as UTC."""
+def _instant(value: object, name: str, path: str | None) -> datetime:
     # A + in a query reads as a space.
-    match = _DATE.fullmatch(value.replace(" ", "+")) if isinstance(value, str) else None
-    if match is None or (kind == "instant" and match[4] is None) or (kind == "date" and match[4] is not None):
-        raise BadRequest(f"{name} is a {kind}, such as {_EXAMPLES[kind]}", path)
-    year, month, day, clock = match.groups()
+    text = value.replace(" ", "+") if isinstance(value, str) else ""
     try:
-        if clock:
-            return datetime.fromisoformat(match[0])
-        return datetime.combine(date(int(year), int(month or 1), int(day or 1)), time(tzinfo=UTC))
+        if _INSTANT.fullmatch(text):
+            return datetime.fromisoformat(text)
     except (ValueError, OverflowError):
-        raise BadRequest(f"{name}: there is no such {kind}", path) from None
+        pass  # as 2026-02-30
+    raise BadRequest(f"{name} is an instant, such as 2026-01-31T10:00:00Z", path)
 
 
-_EXAMPLES = {"instant": "2026-01-31T10:00:00Z", "dateTime": "2026-01-31T10:00:00Z", "date": "2026-01-31"}
+def _date(value: object, name: str, path: str | None) -> str:
+    if not isinstance(value, str) or len(value) > len("2026-01-31") or date_span(value) is None:
+        raise BadRequest(f"{name} is a date, such as 2026-01-31", path)
+    return value
 
 
 def _times(most: int) -> str:

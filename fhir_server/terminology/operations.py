@@ -14,6 +14,13 @@ from fhir_server.terminology.value_set_operations import expand, validate_in_val
 
 BASE = "http://hl7.org/fhir/OperationDefinition"
 
+_DOCUMENTATION = {
+    "expand": "Not offered: context, contextDirection, date. Expansions are flat; the filter regex is not supported.",
+    "validate-code": "Not offered: context, date.",
+    "lookup": "Not offered: date.",
+    "translate": "Not offered: dependency.",
+}
+
 # (type, name, answers it, whether it can be called on one resource, the parameter that a bare resource is)
 _OFFERED: tuple[tuple[str, str, Callable[[Terminology, OperationRequest], dict], bool, str | None], ...] = (
     ("ValueSet", "expand", expand, True, "valueSet"),
@@ -38,6 +45,7 @@ def operations(repository: Repository) -> list[Operation]:
             affects_state=False,
             handler=partial(handler, terminology),
             takes=takes,
+            documentation=_DOCUMENTATION.get(name, ""),
         )
         for resource_type, name, handler, instance, takes in _OFFERED
     ]

@@ -1,8 +1,11 @@
 """The tables that everything else stands on: complete, and referring to one another only."""
 
+from importlib.resources import files
+
 import pytest
 
 import conformance
+from conformance import terminology
 from conformance.build import parts
 from fhir_server.validation import check_structure
 from referral.codes import OURS
@@ -89,3 +92,34 @@ class TestOurOwnDefinitions:
         assert 3 <= len(survey["item"]) <= 5
         assert survey["item"][-1]["type"] == "text"
         assert not survey["item"][-1]["required"]
+
+
+class TestR4Definitions:
+    """https://hl7.org/fhir/R4/terminologies-valuesets.html"""
+
+    def test_have_the_value_sets_of_required_bindings_and_what_these_draw_on(self) -> None:
+        for url in ("http://hl7.org/fhir/ValueSet/request-status", "http://hl7.org/fhir/ValueSet/task-status"):
+            value_set = terminology.r4_definition("ValueSet", url)
+            assert value_set is not None
+            for include in value_set["compose"]["include"]:
+                system = terminology.r4_definition("CodeSystem", include["system"])
+                assert system is not None
+                assert system["concept"]
+
+    def test_are_small(self) -> None:
+        packed = files("conformance") / "r4" / "terminology.jsonl.gz"
+        assert len(packed.read_bytes()) < 420_000
+
+    @pytest.mark.parametrize("resource_type", ["CodeSystem", "ValueSet", "ConceptMap"])
+    def test_are_valid_under_addresses_of_their_own(self, resource_type: str) -> None:
+        found = terminology.r4_definitions(resource_type)
+        assert len(found) >= 80
+        assert len({one["url"] for one in found}) == len(found)
+        for one in found:
+            check_structure(one)
+
+    def test_operations_have_addresses_of_their_own(self) -> None:
+        found = terminology.operation_definitions()
+        assert len(found) == len({one["url"] for one in found}) > 40
+        for one in found:
+            check_structure(one)

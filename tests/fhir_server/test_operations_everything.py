@@ -4,8 +4,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+import conformance
 from fhir_server.access import Access, Scope
-from fhir_server.operations import standard
+from fhir_server.index import rules
+from fhir_server.operations import everything, standard
 from fhir_server.repository import Repository
 from tests.fhir_server.conftest import BASE, PRACTICE, an_office
 from tests.fhir_server.operations import app_with, json_of, post
@@ -240,6 +242,22 @@ class TestPatient:
             "Practitioner/ana",
         }
 
+    @pytest.mark.parametrize(
+        ("query", "there"),
+        [
+            ("start=2026-01-02", True),
+            ("end=2026-01-02", True),
+            ("start=2026-01&end=2026", True),
+            ("end=2026-01-01", False),
+            ("start=2026-01-03", False),
+            ("start=2026-01-03&end=2027", False),
+        ],
+    )
+    def test_start_and_end_are_about_the_time_of_care(self, client: FlaskClient, query: str, there: bool) -> None:
+        seen = found(get(client, f"Patient/p1/$everything?{query}"), "match")
+        assert ("Appointment/appointment" in seen) == there
+        assert {"Patient/p1", "Observation/finding"} <= set(seen)  # they say nothing of a time
+
     def test_takes_parameters_by_post(self, client: FlaskClient) -> None:
         entries = [{"name": "_type", "valueCode": "Communication"}, {"name": "_count", "valueInteger": 5}]
         assert found(json_of(post(client, "Patient/p1/$everything", entries))) == ["Communication/message"]
@@ -266,6 +284,9 @@ class TestPatient:
             "_type=Nothing",
             "_since=yesterday",
             "_since=2026-01-01",
+            "_since=2026-02-30T00:00:00Z",
+            "start=yesterday",
+            "end=2026-01-01T10:00:00Z",
             "_after=x",
             "_after=Task.x",
             "_after=Nothing.1",
@@ -279,6 +300,12 @@ class TestPatient:
     def test_a_deleted_patient_is_gone(self, client: FlaskClient) -> None:
         assert client.delete("/fhir/Patient/p2").status_code == 204
         assert_outcome(client.get("/fhir/Patient/p2/$everything"), 410, "deleted")
+
+
+def test_times_of_care_are_dates_that_are_indexed() -> None:
+    for type, code in everything._CARE_DATES.items():
+        assert type in conformance.compartment("Patient")
+        assert rules(type)[code].parameter.type == "date"
 
 
 class TestEncounter:
