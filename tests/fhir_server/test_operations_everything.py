@@ -297,9 +297,10 @@ class TestPatient:
     def test_refuses_what_it_cannot_read(self, client: FlaskClient, query: str) -> None:
         assert client.get(f"/fhir/Patient/p1/$everything?{query}").status_code == 400
 
-    def test_a_deleted_patient_is_gone(self, client: FlaskClient) -> None:
-        assert client.delete("/fhir/Patient/p2").status_code == 204
-        assert_outcome(client.get("/fhir/Patient/p2/$everything"), 410, "deleted")
+    def test_a_deleted_patient_is_gone(self, client: FlaskClient, repository: Repository) -> None:
+        repository.update(PRACTICE, {"resourceType": "Patient", "id": "gone"})
+        repository.delete(PRACTICE, "Patient", "gone")
+        assert_outcome(client.get("/fhir/Patient/gone/$everything"), 410, "deleted")
 
 
 def test_times_of_care_are_dates_that_are_indexed() -> None:
