@@ -25,10 +25,14 @@ SECURITY_SERVICE = "http://terminology.hl7.org/CodeSystem/restful-security-servi
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """What a package adds. resources: type -> members of its `rest.resource`; instantiates: canonical URLs."""
+    """What a package adds. resources: type -> members of its `rest.resource`; instantiates: canonical URLs.
+
+    operations: type, or "" for the whole system -> operations that have routes of their own.
+    """
 
     resources: Mapping[str, dict] = field(default_factory=dict)
     instantiates: tuple[str, ...] = ()
+    operations: Mapping[str, tuple[dict, ...]] = field(default_factory=dict)
 
 
 def capability_statement(
@@ -48,7 +52,10 @@ def capability_statement(
         resource = _resource(resource_type, _of_type(operations, resource_type), searchable(resource_type))
         for capability in capabilities:
             resource |= capability.resources.get(resource_type, {})
+            if resource_type in capability.operations:
+                resource["operation"] = [*resource.get("operation", ()), *capability.operations[resource_type]]
         resources.append(resource)
+    system = [operation for capability in capabilities for operation in capability.operations.get("", ())]
     statement = {
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -66,7 +73,7 @@ def capability_statement(
                 "resource": resources,
                 "interaction": [{"code": code} for code in SYSTEM_INTERACTIONS],
             }
-            | _offered([operation for operation in operations if operation.system])
+            | _offered([operation for operation in operations if operation.system], system)
         ],
     }
     instantiates = [url for capability in capabilities for url in capability.instantiates]
@@ -79,8 +86,9 @@ def _of_type(operations: list[Operation], resource_type: str) -> list[Operation]
     return [operation for operation in called if operation.resource_type in (None, resource_type)]
 
 
-def _offered(operations: list[Operation]) -> dict:
-    return {"operation": [_operation(operation) for operation in operations]} if operations else {}
+def _offered(operations: list[Operation], others: list[dict] | None = None) -> dict:
+    found = [*map(_operation, operations), *(others or ())]
+    return {"operation": found} if found else {}
 
 
 def _operation(operation: Operation) -> dict:

@@ -4,7 +4,7 @@ Every write, whoever makes it, passes here: scopes, structure, references, the r
 (admissions), who may see it, search keys, commit. Every read passes the caller's audience.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,7 @@ from fhir_server.errors import Conflict, Forbidden, Gone, NotFound, Precondition
 from fhir_server.history import HistoryPage, HistoryRequest
 from fhir_server.index import Indexer
 from fhir_server.prepare import Draft, Patch, Preparation
-from fhir_server.search import SearchResult
+from fhir_server.search import SearchResult, Selection
 from fhir_server.store import GuardTaken, VersionStore, VersionTaken
 from fhir_server.validation import check_id, check_structure, check_type
 from fhir_server.version import Version
@@ -137,6 +137,15 @@ class Repository:
         result.matches = [self.seen(access, version) for version in result.matches]
         result.included = [self.seen(access, version) for version in result.included]
         return result
+
+    def walk(self, access: Access, selection: Selection, after: int = 0) -> Iterator[Version]:
+        """All that is selected as it was at its time, in order of creation, behind the number `after`."""
+        for version in search.walk(self.store, access, selection, after, self.base_url):
+            yield self.seen(access, version)
+
+    def deletions(self, access: Access, selection: Selection, after: int = 0) -> Iterator[Version]:
+        """Deletions of what is selected, in order of their write numbers, behind the number `after`."""
+        return search.deletions(self.store, access, selection, after)
 
     # Writing
 

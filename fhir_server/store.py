@@ -27,6 +27,8 @@ PREFIX = "versions_"
 SEARCH_TIMEOUT_MS = 20_000
 MAX_PAGE_BYTES = 64 * 1024 * 1024
 PROBE_MS = 200  # to find out which index is worth using
+WALK_BATCH = 200
+WITHOUT_KEYS = {"keys": 0, "r": 0, "s": 0}
 LARGE_COMMIT = 50  # entries; such transactions pass a gate, because many at once starve the cache
 _EPOCH_US = 1_577_836_800_000_000  # 2020-01-01 in microseconds
 
@@ -183,6 +185,27 @@ class VersionStore:
     ) -> Iterator[Version]:
         for document in self._find(resource_type, filter, hint).sort(sort).limit(limit):
             yield version_of(resource_type, document)
+
+    def walk(
+        self, resource_type: str, filter: dict, sort: list[tuple[str, int]], hint: str | None = None
+    ) -> Iterator[Version]:
+        """Current versions that match, in order and without their keys, for as long as it takes to go through them.
+
+        No more than a reply of the server (16 MB) is in memory at once.
+        """
+        found = self._versions(resource_type).find(filter, WITHOUT_KEYS, batch_size=WALK_BATCH, allow_disk_use=True)
+        if hint and self.has_index(resource_type, hint):
+            found = found.hint(hint)
+        for document in found.sort(sort):
+            yield version_of(resource_type, document)
+
+    def deletions(self, resource_type: str, filter: dict, after: int) -> Iterator[Version]:
+        """Deletions with a higher write number that match and were not undone, in that order."""
+        query = {"_id": {"$gt": after}, "op": "delete", **filter}
+        for document in self._versions(resource_type).find(query, batch_size=WALK_BATCH).sort("_id", 1):
+            newest = self.newest(resource_type, document["id"])
+            if newest is not None and newest.number == document["_id"]:
+                yield newest
 
     def ids(self, resource_type: str, filter: dict, limit: int, hint: str | None = None) -> list[str]:
         """Ids of current versions that match."""

@@ -8,6 +8,7 @@ from pymongo.database import Database
 
 import conformance
 from fhir_server.admission import Admission
+from fhir_server.bulk.service import Bulk, create_bulk
 from fhir_server.repository import Repository
 from fhir_server.store import VersionStore
 from radloop.clock import Clock, DemoClock, real_clock
@@ -51,6 +52,7 @@ class Parts:
     practice: Practice
     subscriptions: SubscriptionService
     imaging: Imaging
+    bulk: Bulk
 
     @property
     def real_clock(self) -> Callable[[], datetime]:
@@ -92,6 +94,7 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
             clock=clock,
         ),
         imaging=create_imaging(database, repository, settings),
+        bulk=create_bulk(database, repository, settings.data_path / "bulk", settings.max_body_mb * 2**20),
     )
 
 

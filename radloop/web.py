@@ -38,11 +38,16 @@ def create_app(parts: Parts) -> Flask:
         operations,
         oauth_uris(auth),
         searchable,
-        [parts.subscriptions.capability, dicomweb.capability.capability(settings.dicomweb_base)],
+        [
+            parts.subscriptions.capability,
+            dicomweb.capability.capability(settings.dicomweb_base),
+            parts.bulk.capability,
+        ],
     )
     app.register_blueprint(
         fhir_server.routes.create_blueprint(parts.repository, operations, lambda: statement), url_prefix="/fhir"
     )
+    app.register_blueprint(parts.bulk.blueprint, url_prefix="/fhir")
     app.register_blueprint(smart_auth.routes.create_blueprint(auth))
     app.register_blueprint(parts.imaging.blueprint())
     app.register_blueprint(

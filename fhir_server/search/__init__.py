@@ -15,13 +15,14 @@ from fhir_server.search.include import MAX_INCLUDED, collect
 from fhir_server.search.order import position_of
 from fhir_server.search.planner import Planner
 from fhir_server.search.request import Request, is_chain, read_request
+from fhir_server.search.selection import Selection, check_queries, deletions, walk
 from fhir_server.search.sight import Sight
 from fhir_server.search.subset import reduced
 from fhir_server.search.values import UnknownParameter
 from fhir_server.store import Page, VersionStore
 from fhir_server.version import Version
 
-__all__ = ["SearchResult", "search"]
+__all__ = ["SearchResult", "Selection", "check_queries", "deletions", "search", "walk"]
 
 
 @dataclass(slots=True)

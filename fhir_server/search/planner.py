@@ -2,7 +2,7 @@
 https://hl7.org/fhir/R4/search.html#chaining
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import conformance
@@ -14,6 +14,7 @@ from fhir_server.search.request import unknown
 from fhir_server.search.sight import Sight
 from fhir_server.search.values import TooCostly, UnknownParameter
 from fhir_server.store import Page
+from fhir_server.version import Version
 
 MAX_CHAINED = 10_000  # resources that one link of a chain may lead through
 FEW = 2000  # matches that are put in order in memory rather than by walking an index in that order
@@ -50,6 +51,11 @@ class Planner:
         has them in that order."""
         index = self._index_for(resource_type, conditions, part)
         return self._sight.page(resource_type, conditions, part.sort, limit, index)
+
+    def walk(self, resource_type: str, conditions: Sequence[Condition], part: Part) -> Iterator[Version]:
+        """All matches in the order of the part, by the same choice of index."""
+        index = self._index_for(resource_type, conditions, part)
+        return self._sight.walk(resource_type, conditions, part.sort, index)
 
     def index_of(self, conditions: Sequence[Condition]) -> str:
         """For matches in no order: the index that finds them."""

@@ -1,6 +1,6 @@
 """What one caller sees of the store. Every query of a search passes here, and here alone gets the audience."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from fhir_server.access import Access
 from fhir_server.search.condition import KEYS, Condition
@@ -39,6 +39,17 @@ class Sight:
         index: str,
     ) -> Page:
         return self._store.bounded_page(resource_type, self._filter(conditions), sort, limit, index)
+
+    def walk(
+        self, resource_type: str, conditions: Sequence[Condition], sort: list[tuple[str, int]], index: str
+    ) -> Iterator[Version]:
+        return self._store.walk(resource_type, self._filter(conditions), sort, index)
+
+    def deletions(self, resource_type: str, filter: dict, after: int) -> Iterator[Version]:
+        """Deletions that match, of what the caller could see."""
+        audience = self._access.audience
+        seen: dict = {} if audience is None else {"scope": {"$in": sorted(audience)}}
+        return self._store.deletions(resource_type, {"$and": [filter, seen]}, after)
 
     def ids(self, resource_type: str, conditions: Sequence[Condition], limit: int, index: str) -> list[str]:
         return self._store.ids(resource_type, self._filter(conditions), limit, index)
