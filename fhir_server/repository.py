@@ -5,6 +5,7 @@ Every write, whoever makes it, passes here: scopes, structure, references, the r
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,7 @@ from fhir_server.errors import Conflict, Forbidden, Gone, NotFound, Precondition
 from fhir_server.history import HistoryPage, HistoryRequest
 from fhir_server.index import Indexer
 from fhir_server.prepare import Draft, Patch, Preparation
+from fhir_server.read_ahead import ReadAhead
 from fhir_server.search import SearchResult, Selection
 from fhir_server.store import GuardTaken, VersionStore, VersionTaken
 from fhir_server.validation import check_id, check_structure, check_type
@@ -261,6 +263,12 @@ class Repository:
                     draft.anew(*asked[index])
         raise AssertionError("unreachable")
 
+    def reading_ahead(self, targets: Iterable[tuple[str, str]]) -> "Repository":
+        """This repository for one commit; the newest versions of these (type, id) are read in one go."""
+        ahead = copy(self)
+        ahead.store = ReadAhead(self.store, targets)
+        return ahead
+
     # What preparation needs
 
     def admit(self, write: Write) -> dict | None:
@@ -279,7 +287,7 @@ class Repository:
 
     def existing(self, access: Access, targets: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
         """Those of the (type, id) pairs that exist and that the caller may see."""
-        found = self.store.newest_many(targets)
+        found = self.store.glance(targets, small=0)
         return {(version.resource_type, version.id) for version in found if access.sees(version.scope)}
 
     def seen(self, access: Access, version: Version) -> Version:

@@ -118,14 +118,29 @@ class VersionStore:
 
     def newest_many(self, references: Iterable[tuple[str, str]]) -> list[Version]:
         """The current (not deleted) versions of the given (type, id) pairs, in no order; missing ones left out."""
-        by_type: dict[str, list[str]] = {}
-        for resource_type, id in references:
-            by_type.setdefault(resource_type, []).append(id)
         return [
             version_of(resource_type, document)
-            for resource_type, ids in by_type.items()
+            for resource_type, ids in _by_type(references).items()
             for document in self._find(resource_type, {"id": {"$in": ids}, "keys": "*"}, "id_v")
         ]
+
+    def glance(self, references: Iterable[tuple[str, str]], small: int) -> list[Version]:
+        """As `newest_many`, but bodies of `small` bytes or more are left out (None)."""
+        body = {"$cond": [{"$lt": [{"$binarySize": "$body"}, small]}, "$body", "$$REMOVE"]}
+        shown = dict.fromkeys(("id", "v", "n", "lu", "by", "op", "scope", "keys"), 1) | {"body": body}
+        return [
+            version_of(resource_type, document)
+            for resource_type, ids in _by_type(references).items()
+            for document in self._find(resource_type, {"id": {"$in": ids}, "keys": "*"}, "id_v", shown)
+        ]
+
+    def used(self, references: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Those of the (type, id) pairs that have versions, deletions included."""
+        return {
+            (resource_type, document["id"])
+            for resource_type, ids in _by_type(references).items()
+            for document in self._find(resource_type, {"id": {"$in": ids}}, "id_v", {"_id": 0, "id": 1})
+        }
 
     def history(
         self, resource_type: str, id: str | None, filter: dict | None = None, limit: int = 100
@@ -404,6 +419,13 @@ class VersionStore:
             for code in self._sort_parameters.get(resource_type, ())
         ]
         return indexes
+
+
+def _by_type(references: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    by_type: dict[str, list[str]] = {}
+    for resource_type, id in references:
+        by_type.setdefault(resource_type, []).append(id)
+    return by_type
 
 
 def document_of(change: Change) -> dict:

@@ -1,10 +1,8 @@
-"""Loading: our own definitions at each start, the demonstration practice, files of resources."""
+"""Loading: our own definitions at each start, the demonstration practice and its people."""
 
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,12 @@ from pymongo.database import Database
 
 import conformance
 from conformance.terminology import operation_definitions
-from fhir_server import fhir_json
 from fhir_server.access import Access
-from fhir_server.errors import FhirError
 from fhir_server.operations import standard
 from fhir_server.prepare import Draft
 from fhir_server.repository import Repository
 from radloop import practice
+from radloop.progress import Progress
 from radloop.settings import Settings
 from smart_auth.clients import add_client
 from smart_auth.service import AuthService
@@ -45,16 +42,6 @@ _CLIENTS: dict[str, dict[str, Any]] = {
     "demo-ehr": {"type": "backend", "scope": "system/*.cruds", "organization": "Organization/lakeside"},
     "demo-modality": {"type": "backend", "scope": "system/ImagingStudy.crus", "practice": True},
 }
-
-Progress = Callable[[int, int], None]  # done, of all
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A resource that was refused: where it stood, and why."""
-
-    place: str
-    reason: str
 
 
 def load_definitions(repository: Repository) -> int:
@@ -134,51 +121,12 @@ def load_people(auth: AuthService, data_path: Path) -> dict:
     return credentials
 
 
-def load_files(repository: Repository, files: Iterable[Path], progress: Progress) -> tuple[int, list[Fault]]:
-    """Store resources from JSON (one resource or Bundle) and NDJSON files; (how many, what was refused)."""
-    stored, faults = 0, []
-    entries = [(f"{file}:{line}", text) for file in files for line, text in _lines(file)]
-    for done, (place, text) in enumerate(entries, 1):
-        try:
-            resource = fhir_json.loads(text)
-            if isinstance(resource, dict) and resource.get("resourceType") == "Bundle":
-                stored += _load_bundle(repository, resource)
-            elif isinstance(resource, dict) and "id" in resource:
-                repository.update(LOADER, resource)
-                stored += 1
-            else:
-                repository.create(LOADER, resource)
-                stored += 1
-        except FhirError as error:
-            issue = error.outcome()["issue"][0]
-            where = ", ".join(issue.get("expression", []))
-            faults.append(Fault(place, f"{issue['diagnostics']}{f' ({where})' if where else ''}"))
-        progress(done, len(entries))
-    return stored, faults
-
-
 def demo_is_loaded(database: Database) -> bool:
     return database["demo"].find_one({"_id": "practice"}) is not None
 
 
 def mark_demo_loaded(database: Database, now: datetime) -> None:
     database["demo"].update_one({"_id": "practice"}, {"$setOnInsert": {"at": now}}, upsert=True)
-
-
-def _load_bundle(repository: Repository, bundle: dict) -> int:
-    if bundle.get("type") in ("transaction", "batch"):
-        return len(repository.perform(LOADER, bundle)["entry"])
-    resources = [entry["resource"] for entry in bundle.get("entry", []) if "resource" in entry]
-    for begin in range(0, len(resources), CHUNK):
-        repository.write(LOADER, [Draft("update", resource) for resource in resources[begin : begin + CHUNK]])
-    return len(resources)
-
-
-def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    if file.suffix == ".ndjson":
-        yield from ((number, line) for number, line in enumerate(file.read_bytes().splitlines(), 1) if line.strip())
-    else:
-        yield 1, file.read_bytes()
 
 
 def _people() -> dict[str, dict[str, Any]]:

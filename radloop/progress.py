@@ -5,18 +5,25 @@ from collections.abc import Callable
 
 WIDTH = 30
 
+Progress = Callable[[int, int], None]  # done, of all
 
-def bar(label: str) -> Callable[[int, int], None]:
+
+def bar(label: str) -> Progress:
     """A function that is told (done, of all)."""
     terminal = sys.stderr.isatty()
+    shown = ""
 
     def show(done: int, total: int) -> None:
+        nonlocal shown
         if terminal:
             filled = WIDTH * done // max(total, 1)
             end = "\n" if done >= total else ""
-            sys.stderr.write(f"\r{label} [{'#' * filled}{'.' * (WIDTH - filled)}] {done}/{total}{end}")
-            sys.stderr.flush()
+            text = f"\r{label} [{'#' * filled}{'.' * (WIDTH - filled)}] {100 * done // max(total, 1):3} %{end}"
+            if text != shown:
+                sys.stderr.write(text)
+                sys.stderr.flush()
+                shown = text
         elif done >= total:
-            sys.stderr.write(f"{label}: {total}\n")
+            sys.stderr.write(f"{label}: done\n")
 
     return show

@@ -10,7 +10,7 @@ from dataclasses import replace
 from fhir_server import fhir_json
 from fhir_server.bulk.files import Files, Output
 from fhir_server.bulk.jobs import DONE, File, Job, JobStore
-from fhir_server.bulk.lines import BATCH, Line, batches, next_size, read_lines, read_waiting, set_aside, store_lines
+from fhir_server.bulk.lines import BATCH, Line, batches, next_round, read_lines, read_waiting, set_aside, store_lines
 from fhir_server.bulk.turn import Turn
 from fhir_server.errors import FhirError
 from fhir_server.repository import Repository
@@ -21,7 +21,7 @@ BEGINNING = {
     "offset": 0,
     "line": 0,
     "size": BATCH,
-    "waited": 0,
+    "waited": None,
     "final": False,
     "stored": 0,
     "refused": 0,
@@ -76,10 +76,8 @@ def _next_round(job: Job, position: dict) -> bool:
     waiting = _file(job, _waiting(position["round"] + 1))
     if waiting is None:
         return False
-    first = position["round"] == 0
-    size = position["size"] if first else next_size(position["size"], position["waited"], waiting.count)
-    position |= {"round": position["round"] + 1, "offset": 0, "waited": waiting.count}
-    position |= {"final": True} if size is None else {"size": size}
+    size, final = next_round(position["size"], position["waited"], waiting.count)
+    position |= {"round": position["round"] + 1, "offset": 0, "waited": waiting.count, "size": size, "final": final}
     return True
 
 

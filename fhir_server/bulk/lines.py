@@ -6,14 +6,15 @@ any order; what refers to one another is written together.
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from fhir_server import fhir_json
 from fhir_server.access import Access
 from fhir_server.errors import BadRequest, FhirError, PreconditionFailed
 from fhir_server.prepare import Draft, Preparation
+from fhir_server.references import each, local
 from fhir_server.repository import ATTEMPTS, Repository, Written
 from fhir_server.store import GuardTaken, VersionTaken
 
@@ -22,6 +23,7 @@ BATCH_BYTES = 16 * 2**20
 LARGEST_BATCH = 16 * BATCH  # when lines wait for one another
 MAX_LINE_BYTES = 64 * 2**20
 BUNDLES = ("transaction", "batch", "collection", "searchset")  # those that stand for what is in them
+T = TypeVar("T")
 _NAMES = uuid.UUID("6f7f4d0c-9d0e-4c53-8ac6-5d6bb9d4c1aa")  # of ids that follow from the content
 
 
@@ -63,7 +65,7 @@ def store_lines(
         except FhirError as error:
             _refuse(stored, line, error, final)
             continue
-        key = (str(resource.get("resourceType")), str(resource["id"]))
+        key = _key(resource)
         if key in together:  # a newer version of the same resource comes after the older one
             _flush(repository, access, together, stored, final)
         together[key] = (line, resource)
@@ -77,39 +79,40 @@ def write_each(repository: Repository, access: Access, resources: Sequence[dict]
     Each has its id, and none is there twice. Those that refer to a refused one are refused as well.
     """
     results: dict[int, Written | FhirError] = {}
-    attempt = 0
+    targets = {target for resource in resources for target in (_key(resource), *_targets(resource, repository))}
+    ahead, attempt = repository.reading_ahead(targets), 1
     while len(results) < len(resources):
-        preparation = Preparation(repository, access)
-        drafts: dict[int, Draft] = {}
-        refused: dict[int, FhirError] = {}
-        for index in [index for index in range(len(resources)) if index not in results]:
-            draft = Draft("update", resources[index])
-            try:
-                preparation.place(draft)
-                drafts[index] = draft
-            except FhirError as error:
-                refused[index] = error
-        outcomes = {}
-        for index, draft in drafts.items():
-            try:
-                outcomes[index] = preparation.prepare(draft)
-            except FhirError as error:
-                refused[index] = error
-        results |= refused
-        if refused:  # others may have relied on these: begin anew without them
+        preparation = Preparation(ahead, access)
+        drafts = {n: Draft("update", resources[n]) for n in range(len(resources)) if n not in results}
+        placed, refused = _each(drafts, preparation.place)
+        outcomes, refused_later = _each({n: drafts[n] for n in placed}, preparation.prepare)
+        results |= refused | refused_later
+        if refused or refused_later:  # others may have relied on these: begin anew without them
             continue
         changes = [outcome.change for outcome in outcomes.values() if outcome.change is not None]
         try:
             if changes:
                 repository.store.commit(changes, preparation.guards, preparation.grants)
         except (VersionTaken, GuardTaken):
-            attempt += 1
             if attempt == ATTEMPTS:
                 raise
+            ahead, attempt = repository.reading_ahead(targets), attempt + 1
             continue
-        for index, outcome in outcomes.items():
-            results[index] = Written(outcome.version, outcome.created, outcome.change is not None)
-    return [results[index] for index in range(len(resources))]
+        for n, outcome in outcomes.items():
+            results[n] = Written(outcome.version, outcome.created, outcome.change is not None)
+    return [results[n] for n in range(len(resources))]
+
+
+def _each(drafts: dict[int, Draft], step: Callable[[Draft], T]) -> tuple[dict[int, T], dict[int, FhirError]]:
+    """The step's result for each draft, and why others were refused."""
+    done: dict[int, T] = {}
+    refused: dict[int, FhirError] = {}
+    for n, draft in drafts.items():
+        try:
+            done[n] = step(draft)
+        except FhirError as error:
+            refused[n] = error
+    return done, refused
 
 
 def batches(lines: Iterable[Line], size: int = BATCH) -> Iterator[list[Line]]:
@@ -139,7 +142,7 @@ def read_lines(file: BinaryIO, source: int = 0, number: int = 0) -> Iterator[Lin
 
 
 def set_aside(line: Line) -> bytes:
-    """The line as a line of a file of those that wait."""
+    """The line as a line (without its end) of a file of those that wait."""
     return b"%d %d %s" % (line.source, line.number, line.text or b"")
 
 
@@ -150,14 +153,15 @@ def read_waiting(file: BinaryIO) -> Iterator[Line]:
         yield Line(int(source), int(number), text)
 
 
-def next_size(size: int, before: int, after: int) -> int | None:
-    """How many of the lines that wait to write together next; None when trying again is of no use.
+def next_round(size: int, before: int | None, after: int) -> tuple[int, bool]:
+    """For the lines that wait: how many to write together, and whether to set none aside any more.
 
-    before, after: how many waited before and after they were tried.
+    before, after: how many waited before (None: all were new) and after they were tried. Where none got on they may
+    wait for one another, so more are tried together.
     """
-    if after < before:
-        return size
-    return size * 4 if size < LARGEST_BATCH else None
+    if before is None or after < before:
+        return size, False
+    return (size * 4, False) if size < LARGEST_BATCH else (size, True)
 
 
 def _parse(line: Line) -> dict:
@@ -178,6 +182,9 @@ def _flush(
     stored: Stored,
     final: bool,
 ) -> None:
+    if not final and repository.check_references:
+        for key in _waiting(repository, access, together):
+            stored.waiting.append(together.pop(key)[0])
     lines = list(together.values())
     together.clear()
     results = write_each(repository, access, [resource for _, resource in lines])
@@ -186,6 +193,33 @@ def _flush(
             _refuse(stored, line, result, final)
         else:
             stored.written += 1
+
+
+def _waiting(
+    repository: Repository, access: Access, together: dict[tuple[str, str], tuple[Line, dict]]
+) -> list[tuple[str, str]]:
+    """Those that refer to what is neither here nor among them. Found without preparing them, which costs more."""
+    targets = {key: _targets(resource, repository) for key, (_, resource) in together.items()}
+    there = repository.existing(access, set().union(*targets.values()) - targets.keys())
+    waiting: list[tuple[str, str]] = []
+    while found := [key for key in targets if not targets[key] <= there | targets.keys()]:
+        waiting += found
+        for key in found:
+            del targets[key]
+    return waiting
+
+
+def _key(resource: dict) -> tuple[str, str]:
+    return str(resource.get("resourceType")), str(resource["id"])
+
+
+def _targets(resource: dict, repository: Repository) -> set[tuple[str, str]]:
+    """(type, id) of what it refers to on this server."""
+    try:
+        found = [local(element["reference"], repository.base_url) for _, element in each(resource, "")]
+    except RecursionError:  # too deep to be a resource, which the preparation says
+        return set()
+    return {target for target in found if target is not None}
 
 
 def _refuse(stored: Stored, line: Line, error: FhirError, final: bool) -> None:
@@ -204,9 +238,9 @@ def _may_come(error: FhirError) -> bool:
 
 def _unpack(repository: Repository, access: Access, line: Line, bundle: dict, stored: Stored) -> None:
     if bundle["type"] == "transaction":
-        stored.written += len(repository.transaction(access, bundle)["entry"])
+        stored.written += len(repository.perform(access, bundle)["entry"])
     elif bundle["type"] == "batch":
-        for number, entry in enumerate(repository.batch(access, bundle)["entry"]):
+        for number, entry in enumerate(repository.perform(access, bundle)["entry"]):
             if entry["response"]["status"].startswith("2"):
                 stored.written += 1
             else:
