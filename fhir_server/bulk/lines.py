@@ -19,7 +19,7 @@ from fhir_server.repository import ATTEMPTS, Repository, Written
 from fhir_server.store import GuardTaken, VersionTaken
 
 BATCH = 250  # resources in one commit
-BATCH_BYTES = 16 * 2**20
+BATCH_BYTES = 4 * 2**20
 LARGEST_BATCH = 16 * BATCH  # when lines wait for one another
 MAX_LINE_BYTES = 64 * 2**20
 BUNDLES = ("transaction", "batch", "collection", "searchset")  # those that stand for what is in them
