@@ -1,12 +1,10 @@
 """Kick-off, status, files and end of bulk jobs. https://hl7.org/fhir/R4/async.html"""
 
-import re
 import zlib
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from email.utils import format_datetime
 from typing import Any
-from urllib.parse import parse_qsl
 
 from flask import Blueprint, Response, request
 
@@ -18,7 +16,9 @@ from fhir_server.bulk.importing import UPLOAD
 from fhir_server.bulk.jobs import DONE, FAILED, RECEIVING, File, Job, JobStore, new_job
 from fhir_server.bulk.kickoff import may_export, read_kickoff
 from fhir_server.errors import BadRequest, Forbidden, Issue, NotFound, TooManyRequests, UnsupportedMediaType
-from fhir_server.http import FHIR_JSON, check_acceptable, current_access, fhir_response, json_body
+from fhir_server.formats import FHIR_JSON
+from fhir_server.http import choose_format, current_access, fhir_body, fhir_response, query_parameters
+from fhir_server.prefer import preferences
 from fhir_server.prepare import instant
 from fhir_server.repository import Repository
 
@@ -50,8 +50,8 @@ def create_blueprint(
         return export(f"Group/{id}", f"Group/{id}/$export")
 
     def export(level: str, path: str) -> Response:
-        access, preferences = _begin()
-        asked = read_kickoff(repository, access, level, _parameters(), lenient="handling=lenient" in preferences)
+        access, lenient = _begin()
+        asked = read_kickoff(repository, access, level, _parameters(), lenient)
         query = request.query_string.decode(errors="replace")
         address = f"{repository.base_url}/{path}{'?' if query else ''}{query}"
         job = new_job("export", address, access, _now(repository), asked.as_document())
@@ -78,7 +78,7 @@ def create_blueprint(
 
     @bulk.get("/bulk/<job_id>")
     def status(job_id: str) -> Response:
-        check_acceptable()
+        choose_format()
         job = _job_of(current_access(), job_id)
         if job.state == FAILED and job.failure is not None:
             return fhir_response(fhir_json.dumps(job.failure["outcome"]), job.failure["status"])
@@ -110,17 +110,17 @@ def create_blueprint(
         answer.content_length = found.size
         return answer
 
-    def _begin() -> tuple[Access, set[str]]:
-        """What every kick-off needs. Raises BadRequest, NotAcceptable, TooManyRequests."""
-        check_acceptable()
+    def _begin() -> tuple[Access, bool]:
+        """Who asks, and whether handling is lenient. Raises BadRequest, NotAcceptable, TooManyRequests."""
+        choose_format()
         access = current_access()
-        preferences = set(re.split(r"[,;]\s*", ", ".join(request.headers.getlist("Prefer"))))
-        if "respond-async" not in preferences:
+        preferred = preferences(", ".join(request.headers.getlist("Prefer")))
+        if "respond-async" not in preferred:
             raise BadRequest("this takes its time: send the header `Prefer: respond-async`")
         if jobs.count_waiting(access.subject) >= MAX_WAITING:
             text = f"{MAX_WAITING} jobs of yours are not done yet; wait for them or cancel one"
             raise TooManyRequests(text, headers={"Retry-After": _RETRY_KICKOFF_S})
-        return access, preferences
+        return access, preferred.get("handling") == "lenient"
 
     def _job_of(access: Access, job_id: str) -> Job:
         """The job, for who asked for it. Raises NotFound."""
@@ -177,7 +177,7 @@ def _manifest(base_url: str, job: Job) -> dict[str, Any]:
 
 def _parameters() -> list[tuple[str, str]]:
     """Names and texts of the parameters, of the address and of a Parameters resource."""
-    found = parse_qsl(request.query_string.decode(errors="replace"), keep_blank_values=True)
+    found = query_parameters()
     if request.method == "GET" or not request.content_length:
         return found
     for index, entry in enumerate(_entries()):
@@ -189,7 +189,7 @@ def _parameters() -> list[tuple[str, str]]:
 
 
 def _entries() -> list[dict]:
-    body = json_body()
+    body = fhir_body()
     if not isinstance(body, dict) or body.get("resourceType") != "Parameters":
         raise BadRequest("a Parameters resource is expected", "Parameters")
     entries = body.get("parameter", [])
