@@ -13,7 +13,7 @@ export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
 export MYPY_CACHE_DIR := $(CURDIR)/.cache/mypy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-slow lint format types lock system bench picture clean
+.PHONY: help setup run demo test test-slow conformance lint format types lock system bench picture clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test: setup system ## run all tests but the long ones
 
 test-slow: setup system ## run the long proofs as well
 	$(BIN)/pytest --basetemp .cache/tests
+
+conformance: setup ## list clauses of the specification that no test proves
+	@$(BIN)/python -m tests.conformance.requirements
 
 lint: setup ## check style and formatting
 	$(BIN)/ruff check .
