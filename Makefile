@@ -42,9 +42,11 @@ system: ## install the system programs that some tests drive (needs root; tests 
 	else echo "==> no chromium: the browser tests will be skipped; apt-get install chromium"; fi
 
 test: setup system ## run all tests but the long ones
+	@mkdir -p .cache
 	$(BIN)/pytest --basetemp .cache/tests -m "not slow"
 
 test-slow: setup system ## run the long proofs as well
+	@mkdir -p .cache
 	$(BIN)/pytest --basetemp .cache/tests
 
 conformance: setup ## list clauses of the specification that no test proves
