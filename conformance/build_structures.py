@@ -27,7 +27,7 @@ class Builder:
         self._value_sets = {found["url"]: found for found in self._load("ValueSet")}
         self._code_systems = {found["url"]: found for found in self._load("CodeSystem")}
         self._bound: set[str] = set()
-        self._invariants: dict[str, list[str]] = {}
+        self._invariants: dict[str, str] = {}
 
     def lines(self) -> Iterator[tuple[str, Any]]:
         """(name, content) of each line."""
@@ -87,7 +87,7 @@ class Builder:
             row["b"] = bound
         if any(SIMPLE_QUANTITY in each.get("profile", ()) for each in element["type"]):
             row["rules"] = ["sqty-1"]
-            self._invariants["sqty-1"] = ["The comparator is not used on a SimpleQuantity", "comparator.empty()"]
+            self._invariants["sqty-1"] = "The comparator is not used on a SimpleQuantity"
         return row
 
     def _extension(self, definition: dict) -> dict:
@@ -113,13 +113,13 @@ class Builder:
         return found | ({"e": inner} if inner else {})
 
     def _rules(self, element: dict, root: str) -> list[str]:
-        """Keys of the invariants of level error. The key `inv-1` stands for three rules; it is kept apart by type."""
+        """Keys of the invariants of level error. `inv-1` stands for three rules; it is kept apart by type."""
         keys = []
         for rule in element.get("constraint", ()):
             if rule["severity"] != "error" or rule["key"] in EVERYWHERE:
                 continue
             key = f"inv-1@{root}" if rule["key"] == "inv-1" else rule["key"]
-            self._invariants[key] = [rule["human"], rule["expression"]]
+            self._invariants[key] = " ".join(rule["human"].split())
             keys.append(key)
         return keys
 

@@ -1,23 +1,17 @@
-"""What the definitions of a type tell of its elements: mandatory ones, those of a summary, primitive ones.
+"""What the definitions of a type tell of its elements: mandatory ones, those of a summary, primitive ones."""
 
-Read from the fhir.resources R4B classes; types that R4 has and R4B dropped tell nothing.
-"""
-
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import Any
 
-from fhir.resources.R4B import get_fhir_model_class
-
-_COMPLEX = re.compile(r"\.(\w+)Type\b")
+from conformance.structures import ElementDefinition, structure
+from fhir_server.validation.primitives import PRIMITIVES
 
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """type: of a complex element, such as `CodeableConcept` or `TaskInput`; None for a primitive one."""
+    """type: of a complex element, such as `CodeableConcept` or `Task.input`; None for a primitive one."""
 
     mandatory: bool
     summary: bool
@@ -26,22 +20,18 @@ class Element:
 
 @cache
 def elements(type: str) -> Mapping[str, Element]:
-    """The elements of a resource type, a part of one (`TaskInput`) or a data type, by name."""
-    try:
-        model = get_fhir_model_class(type)
-    except ValueError:
+    """The elements of a resource type, a part of one (`Task.input`) or a data type, by their names in JSON."""
+    definition = structure(type)
+    if definition is None:
         return MappingProxyType({})
-    return MappingProxyType({field.alias or name: _element(field) for name, field in model.model_fields.items()})
+    return MappingProxyType(dict(pair for element in definition.elements for pair in _named(element)))
 
 
-def _element(field: Any) -> Element:
-    told = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    nested = _COMPLEX.search(str(field.annotation))
-    return Element(
-        mandatory=field.is_required() or bool(told.get("element_required") or told.get("one_of_many_required")),
-        summary=bool(told.get("summary_element_property")),
-        type=nested[1] if nested else None,
-    )
+def _named(element: ElementDefinition) -> Iterator[tuple[str, Element]]:
+    base = element.name.removesuffix("[x]")
+    for type in element.types:
+        name = base + type[0].upper() + type[1:] if element.is_choice else base
+        yield name, Element(element.required, element.summary, None if type in PRIMITIVES else type)
 
 
 def is_primitive(resource_type: str, path: list[str]) -> bool:

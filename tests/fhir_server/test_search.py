@@ -376,7 +376,7 @@ class TestIncludes:
     """https://hl7.org/fhir/R4/search.html#include"""
 
     def test_all_that_a_match_refers_to(self, client: FlaskClient) -> None:
-        put(client, "Organization", "o")
+        put(client, "Organization", "o", name="Lakeside")
         put(client, "Patient", "p", managingOrganization={"reference": "Organization/o"})
         order = {"status": "active", "intent": "order", "subject": {"reference": "Patient/p"}}
         put(client, "ServiceRequest", "s", requester={"reference": "Organization/o"}, **order)
@@ -429,7 +429,8 @@ def test_every_search_goes_by_an_index(database: Database) -> None:
         PRACTICE, {"resourceType": "Patient", "id": "p", "name": [{"family": "x"}], "birthDate": "2000"}
     )
     actor = {"actor": {"reference": "Patient/p"}, "status": "accepted"}
-    appointment = {"status": "booked", "start": "2024-05-01T10:00:00Z", "participant": [actor]}
+    time = {"start": "2024-05-01T10:00:00Z", "end": "2024-05-01T10:30:00Z"}
+    appointment = {"status": "booked", **time, "participant": [actor]}
     repository.update(PRACTICE, {"resourceType": "Appointment", "id": "a", **appointment})
     office = Access("client:x", PRACTICE.scopes, frozenset({"@any", "@Patient/p"}))
     database.command("profile", 2)

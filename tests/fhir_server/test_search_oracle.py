@@ -176,10 +176,13 @@ class Maker:
         )
 
     def appointment(self) -> dict:
-        actors = [self.reference(self.pick(("Patient", "Organization"))) for _ in range(2)]
+        actors = [self.reference(self.pick(("Patient", "Location"))) for _ in range(2)]
         participant = [{"actor": actor, "status": self.pick(("accepted", "declined"))} for actor in actors]
-        return {"status": self.pick(("proposed", "noshow")), "participant": participant} | self.some(
-            start=self.instant, basedOn=lambda: [self.reference("ServiceRequest"), self.reference("ServiceRequest")]
+        status = self.pick(("proposed", "noshow"))
+        start = self.instant()
+        time = {"start": start, "end": start} if status == "noshow" or self.maybe() else {}
+        return {"status": status, "participant": participant, **time} | self.some(
+            basedOn=lambda: [self.reference("ServiceRequest"), self.reference("ServiceRequest")]
         )
 
     def imagingstudy(self) -> dict:
@@ -213,7 +216,8 @@ class Maker:
         return {"status": "final", "code": self.concept(), "subject": self.reference("Patient")} | value | effective
 
     def riskassessment(self) -> dict:
-        prediction = [{"probabilityDecimal": Decimal(self.pick(NUMBERS))} for _ in range(self.pick((0, 1, 2)))]
+        likely = [Decimal(one) for one in NUMBERS if Decimal(one) <= 100]
+        prediction = [{"probabilityDecimal": self.pick(likely)} for _ in range(self.pick((0, 1, 2)))]
         return {"status": "final", "subject": self.reference("Patient")} | (
             {"prediction": prediction} if prediction else {}
         )
@@ -305,7 +309,7 @@ class Maker:
         return "", lambda: self.pick(("http://acme.example/p", "http://acme.example/p|1.0", "urn:x:1", "urn:x"))
 
     def reference_value(self, type: str, code: str) -> tuple[str, Any]:
-        targets = TARGETS.get((type, code), ("Patient", "Organization"))
+        targets = TARGETS.get((type, code), ("Patient", "Location" if code == "actor" else "Organization"))
         if self.maybe(0.15):
             return ":identifier", lambda: f"{self.pick(('urn:mrn', ''))}|{self.pick(('1', '2'))}"
         if self.maybe(0.2) and (type, code) in TARGETS:

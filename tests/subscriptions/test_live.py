@@ -449,8 +449,8 @@ class TestGevent:
             for client in clients:
                 client.bind(token)
                 client.hear()
-            large = [{"text": "x" * 1_500_000}]  # more than the buffers of a socket hold
-            tasks = [world.task(note=large if n % 3 == 0 else []) for n in range(1, 10)]
+            large = {"note": [{"text": "x" * 750_000}] * 2}  # more than the buffers of a socket hold
+            tasks = [world.task(**(large if n % 3 == 0 else {})) for n in range(1, 10)]
             for client in clients:
                 assert client.hear_events(9) == [(n, f"{BASE}/{task}") for n, task in enumerate(tasks, 1)]
                 client.say(type="ping")
