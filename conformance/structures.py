@@ -60,8 +60,8 @@ class ExtensionDefinition:
 
 def structure(name: str) -> StructureDefinition | None:
     """The structure of a resource type, a data type or a part such as `Patient.contact`; None when R4 has none."""
-    row = _row(name)
-    if row is None:
+    found = row(name)
+    if found is None:
         return None
     elements = tuple(
         ElementDefinition(
@@ -74,9 +74,9 @@ def structure(name: str) -> StructureDefinition | None:
             rules=tuple(element.get("rules", ())),
             summary=element.get("s", False),
         )
-        for element in row["elements"]
+        for element in found["elements"]
     )
-    return StructureDefinition(name, row.get("kind", "part"), elements, tuple(row.get("rules", ())))
+    return StructureDefinition(name, found.get("kind", "part"), elements, tuple(found.get("rules", ())))
 
 
 def value_set(url: str) -> Mapping[str, frozenset[str]] | None:
@@ -84,14 +84,14 @@ def value_set(url: str) -> Mapping[str, frozenset[str]] | None:
 
     Those are mime types, currencies, units of UCUM and answers of LOINC: their code systems are not HL7's.
     """
-    row = _row(f"valueset {url}")
-    return None if row is None else {system: frozenset(codes) for system, codes in row.items()}
+    found = row(f"valueset {url}")
+    return None if found is None else {system: frozenset(codes) for system, codes in found.items()}
 
 
 def extension(url: str) -> ExtensionDefinition | None:
     """An extension that the specification itself defines; None for any other."""
-    row = _row(f"extension {url}")
-    return None if row is None else _extension(row)
+    found = row(f"extension {url}")
+    return None if found is None else _extension(found)
 
 
 @cache
@@ -100,7 +100,7 @@ def invariants() -> Mapping[str, str]:
 
     `inv-1`, which R4 uses for three rules, is told apart by the type after an @. ele-1 and ext-1 are not among them.
     """
-    return _row("invariants") or {}
+    return row("invariants") or {}
 
 
 def structures() -> list[str]:
@@ -108,12 +108,13 @@ def structures() -> list[str]:
     return [name for name in _lines() if " " not in name and name != "invariants"]
 
 
-def _extension(row: dict) -> ExtensionDefinition:
-    parts = {url: _extension(part) for url, part in row.get("e", {}).items()}
-    return ExtensionDefinition(tuple(row.get("t", ())), row.get("b"), parts)
+def _extension(found: dict) -> ExtensionDefinition:
+    parts = {url: _extension(part) for url, part in found.get("e", {}).items()}
+    return ExtensionDefinition(tuple(found.get("t", ())), found.get("b"), parts)
 
 
-def _row(name: str) -> Any:
+def row(name: str) -> Any:
+    """A line of the table as it is, parsed (`conformance.build_structures` says how it is made); None for no line."""
     line = _lines().get(name)
     return None if line is None else json.loads(line)
 

@@ -9,6 +9,7 @@ from pymongo.database import Database
 import conformance
 from fhir_server.admission import Admission
 from fhir_server.bulk.service import Bulk, create_bulk
+from fhir_server.questionnaire import fits_its_questionnaire
 from fhir_server.repository import Repository
 from fhir_server.store import VersionStore
 from radloop.clock import Clock, DemoClock, real_clock
@@ -70,6 +71,7 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
     topics = conformance.topics()
     outgoing = Outgoing(settings.allowed_outgoing)
     admissions: dict[str, tuple[Admission, ...]] = {name: tuple(found) for name, found in ADMISSIONS.items()}
+    admissions["QuestionnaireResponse"] = (*admissions["QuestionnaireResponse"], fits_its_questionnaire)
     admissions["Subscription"] = (SubscriptionAdmission(topics, outgoing, clock),)
     repository = Repository(
         VersionStore(database, SORTED), settings.fhir_base, real_clock, admissions, views={"Subscription": masked}

@@ -6,7 +6,6 @@ https://hl7.org/fhir/R4/narrative.html, invariants txt-1 and txt-2.
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 from xml.parsers import expat
 
@@ -45,7 +44,6 @@ def is_narrative(value: Any) -> bool:
     return isinstance(value, str) and narrative_fault(value) is None
 
 
-@lru_cache(maxsize=256)
 def narrative_fault(div: str) -> str | None:
     """What is wrong with the `div` of a Narrative; None when nothing is."""
     reader = _Reader()
