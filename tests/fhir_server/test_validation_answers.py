@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from fhir_server.questionnaire import faults, fits_its_questionnaire
 from fhir_server.errors import Unprocessable
+from fhir_server.questionnaire import faults, fits_its_questionnaire
 from fhir_server.repository import Repository
 from fhir_server.store import VersionStore
 from fhir_server.validation import check_structure
