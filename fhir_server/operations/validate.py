@@ -11,6 +11,7 @@ from fhir_server.operation import Operation, OperationRequest
 from fhir_server.operations.parameters import Given, Parameters, below
 from fhir_server.prepare import Draft, Preparation
 from fhir_server.repository import Repository
+from fhir_server.validation.second_reader import second_reading
 
 DEFINITION = "http://hl7.org/fhir/OperationDefinition/Resource-validate"
 MODES = ("create", "update", "delete", "profile")
@@ -62,7 +63,7 @@ def validate(repository: Repository, request: OperationRequest) -> dict:
             partial(_check_references, repository, request, resource),
         ]
         issues = _refusals(steps)
-    return _outcome(issues)
+    return _outcome(issues or second_reading(resource))
 
 
 def _content(repository: Repository, request: OperationRequest, given: Parameters, needed: bool) -> dict:
