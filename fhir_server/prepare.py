@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import conformance
@@ -87,7 +88,8 @@ class Preparation:
         self._deleted: set[tuple[str, str]] = set()
         self._outcomes: dict[Draft, Outcome] = {}
         self._conditions = Conditions(repository, access)
-        self._scoping = Scoping(repository.store, self._pending)
+        # Over what is placed and not over ourselves: a cycle would keep large content until it is looked for.
+        self._scoping = Scoping(repository.store, partial(_pending, self._placed))
         self.grants: dict[tuple[str, str], set[str]] = {}
 
     @property
@@ -253,10 +255,11 @@ class Preparation:
             issues = [Issue("not-found", f"{reference} is not known here", path) for path, reference in dangling]
             raise Unprocessable("a reference leads nowhere", issues=issues)
 
-    def _pending(self, resource_type: str, id: str) -> dict | None:
-        """The content of a draft of this commit, for scopes that are inherited within it."""
-        draft = self._placed.get((resource_type, id))
-        return draft.resource if draft and _writes(draft) else None
+
+def _pending(placed: dict[tuple[str, str], Draft], resource_type: str, id: str) -> dict | None:
+    """The content of a draft of the same commit, for scopes that are inherited within it."""
+    draft = placed.get((resource_type, id))
+    return draft.resource if draft and _writes(draft) else None
 
 
 def _writes(draft: Draft) -> bool:

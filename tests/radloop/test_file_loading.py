@@ -89,7 +89,7 @@ def test_bundles_stand_for_what_is_in_them(load: Load, repository: Repository, t
 
     kinds = ("transaction", "batch", "collection")
     bundles = [{"resourceType": "Bundle", "type": kind, "entry": [entry(a_patient(kind))]} for kind in kinds]
-    message = {"resourceType": "Bundle", "id": "m", "type": "document"}
+    message = {"resourceType": "Bundle", "id": "m", "type": "history"}
     files = [written(tmp_path / f"{bundle['type']}.json", bundle) for bundle in [*bundles, message]]
     assert load(*files) == (4, [])
     assert stored(repository, "Patient").keys() == set(kinds)

@@ -11,7 +11,9 @@ from tests.fhir_server.conftest import BASE
 
 
 def test_each_level_is_claimed_and_has_its_route(bulk: Bulk) -> None:
-    statement = capability_statement(BASE, datetime.now(UTC), "0", [], {}, lambda _type: (), [CAPABILITY])
+    statement = capability_statement(
+        BASE, datetime.now(UTC), "0", [], {"token": f"{BASE}/token"}, lambda _type: (), [CAPABILITY]
+    )
     check_structure(statement)
     (rest,) = statement["rest"]
     operations = {("", operation["name"]): operation["definition"] for operation in rest["operation"]}

@@ -283,8 +283,7 @@ class TestLevels:
         manifest = bulk.export("Group/g/$export")
         found = bulk.lines(manifest)
         assert sorted(one["id"] for one in found) == ["a", "b", "both", "g", "oa", "ob"]
-        empty = {**group, "id": "empty", "member": []}
-        repository.update(PRACTICE, empty)
+        repository.update(PRACTICE, {"resourceType": "Group", "id": "empty", "type": "person", "actual": True})
         assert bulk.export("Group/empty/$export")["output"] == []
 
 

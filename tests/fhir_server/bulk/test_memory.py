@@ -21,7 +21,7 @@ from tests.fhir_server.conftest import BASE, PRACTICE
 ATTACHMENT_BYTES = 4 * 2**20
 COUNT = 256
 EXPORT_GROWTH_MB = 100  # a reply of MongoDB (16 MB), a few times over while it is taken apart
-IMPORT_GROWTH_MB = 300  # a batch of lines (4 MB and the last line), as text, parsed, validated, indexed and sent
+IMPORT_GROWTH_MB = 150  # a batch (4 MB and the last line) as text, parsed, validated, indexed and sent
 
 
 def attachments(count: int) -> Iterator[dict]:
