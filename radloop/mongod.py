@@ -15,7 +15,7 @@ from pathlib import Path
 import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 
-from radloop.children import die_with_parent
+from radloop.children import as_child
 
 REPLICA_SET = "radloop"
 PORT_FILE = "port"
@@ -119,7 +119,7 @@ def start(data_dir: Path, port: int, cache_gb: float = 0.5) -> subprocess.Popen:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C goes to the supervisor, which stops mongod last
-        preexec_fn=die_with_parent,
+        preexec_fn=as_child,
     )
     try:
         wait_until_writable(port, process)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from radloop import mongod
-from radloop.children import die_with_parent
+from radloop.children import as_child
 from radloop.settings import Settings
 
 STOP_TIMEOUT_S = 20
@@ -141,7 +141,7 @@ class Supervisor:
             env=environment,
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C reaches the supervisor alone
-            preexec_fn=die_with_parent,
+            preexec_fn=as_child,
         )
 
 

@@ -1,0 +1,25 @@
+"""The embedded MongoDB."""
+
+import re
+import resource
+from pathlib import Path
+
+from radloop import mongod
+
+
+def test_may_open_more_files_than_the_shell_that_starts_it(tmp_path: Path) -> None:
+    """A shell's usual limit is 1024; a database of all resource types needs more, and mongod aborts at the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        process = mongod.start(tmp_path / "db", mongod.free_port(), cache_gb=0.25)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        found = re.search(r"Max open files +(\d+)", limits)
+        assert found
+        assert int(found[1]) >= min(hard, 4096)
+    finally:
+        process.terminate()
+        process.wait(60)
