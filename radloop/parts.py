@@ -1,8 +1,7 @@
 """All parts of a server, made once a process from its settings. web, live, worker and the commands each use some."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from pymongo.database import Database
 
@@ -54,10 +53,6 @@ class Parts:
     subscriptions: SubscriptionService
     imaging: Imaging
     bulk: Bulk
-
-    @property
-    def real_clock(self) -> Callable[[], datetime]:
-        return real_clock
 
     def close(self) -> None:
         self.imaging.close()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from dicomweb.projection import ensure_endpoint
 from radloop import loading
+from radloop.clock import real_clock
 from radloop.parts import Parts
 from radloop.progress import bar
 
@@ -16,7 +17,7 @@ def set_up(parts: Parts) -> None:
 
 def set_up_demo(parts: Parts, say: Callable[[str], None]) -> dict:
     """The demonstration practice, its users and clients; what is there already stays. Returns the credentials."""
-    now = parts.real_clock()
+    now = real_clock()
     if not loading.demo_is_loaded(parts.database):
         say("loading the demonstration practice")
     loading.load_practice(parts.repository, parts.settings, now, bar("  rooms, services and times"))

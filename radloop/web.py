@@ -11,7 +11,7 @@ from fhir_server.capability import capability_statement
 from fhir_server.index import searchable
 from fhir_server.operations import standard
 from radloop import __version__, demo_routes, health, metrics
-from radloop.clock import DemoClock
+from radloop.clock import DemoClock, real_clock
 from radloop.parts import Parts
 from referral.scheduling import operations as scheduling
 from smart_auth import guard
@@ -33,7 +33,7 @@ def create_app(parts: Parts) -> Flask:
     ]
     statement = capability_statement(
         settings.fhir_base,
-        parts.real_clock(),
+        real_clock(),
         __version__,
         operations,
         oauth_uris(auth),
