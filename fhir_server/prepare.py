@@ -24,6 +24,7 @@ from fhir_server.errors import (
     Issue,
     NotFound,
     PreconditionFailed,
+    TooLarge,
     Unprocessable,
 )
 from fhir_server.referrers import referrer
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 
 Patch = Callable[[dict], dict]  # the resource as it is -> as it shall be; may change what it gets
+MAX_RESOURCE_BYTES = 12 * 1024 * 1024  # a MongoDB document holds 16 MB, keys included
 _LETTERS = {"patch": "update"}
 
 
@@ -173,7 +175,7 @@ class Preparation:
         )
         if admitted is None:
             raise TypeError("an admission of a create or update returns the resource")
-        if admitted is not resource:
+        if admitted is not resource and admitted != resource:
             self._repository.check(admitted)
         if self._repository.check_references:
             self._check_references(admitted)
@@ -190,6 +192,9 @@ class Preparation:
         resource = {"resourceType": resource_type, "id": id, "meta": meta} | {
             name: value for name, value in resource.items() if name not in ("resourceType", "id", "meta")
         }
+        body = fhir_json.dumps(resource)
+        if len(body) > MAX_RESOURCE_BYTES:
+            raise TooLarge(f"a resource may have {MAX_RESOURCE_BYTES // 2**20} MB")
         entry = self._repository.indexer.index(resource)
         scope = self._scoping.scope_of(resource, entry.keys, self._access, before)
         for target, keys in self._scoping.grants(resource, scope).items():
@@ -204,7 +209,7 @@ class Preparation:
             self._now,
             self._access.subject,
             "update" if before and not before.deleted else "create",
-            fhir_json.dumps(resource),
+            body,
             tuple(sorted(scope)),
             ("*", *sorted(scope), *entry.keys),
         )

@@ -11,10 +11,10 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
-from fhir_server import fhir_json, history, search, transaction
+from fhir_server import history, search, transaction
 from fhir_server.access import Access
 from fhir_server.admission import Admission, Write
-from fhir_server.errors import Conflict, Forbidden, Gone, NotFound, PreconditionFailed, TooLarge
+from fhir_server.errors import Conflict, Forbidden, Gone, NotFound, PreconditionFailed
 from fhir_server.history import HistoryPage, HistoryRequest
 from fhir_server.index import Indexer
 from fhir_server.prepare import Draft, Patch, Preparation
@@ -28,7 +28,6 @@ from fhir_server.version import Version
 View = Callable[[Access, Version], Version]
 
 ATTEMPTS = 5  # at an update without If-Match, when others write the same resource
-MAX_RESOURCE_BYTES = 12 * 1024 * 1024  # a MongoDB document holds 16 MB, keys included
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,10 +279,8 @@ class Repository:
         return resource
 
     def check(self, resource: Any) -> None:
-        """Structure and size. Raises InvalidStructure, TooLarge."""
+        """Structure. Raises InvalidStructure."""
         check_structure(resource)
-        if len(fhir_json.dumps(resource)) > MAX_RESOURCE_BYTES:
-            raise TooLarge(f"a resource may have {MAX_RESOURCE_BYTES // 2**20} MB")
 
     def existing(self, access: Access, targets: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
         """Those of the (type, id) pairs that exist and that the caller may see."""
