@@ -1,7 +1,8 @@
 """What reads, writes, searches, frames and events cost on this machine: `make bench`.
 
 All in one run against one demonstration server, each beside what the layers below can do at most (an empty answer
-over HTTP, a bare MongoDB command), so that the ratios mean something on a shared machine.
+over HTTP, a bare MongoDB command, Flask with nothing but that command), so that the ratios mean something on a
+shared machine.
 """
 
 import argparse
@@ -10,9 +11,11 @@ import statistics
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 import pymongo
 
+from bench import bare
 from bench.events import event_latencies
 from bench.load import Connection, Figures, run
 from bench.memory import processes
@@ -58,7 +61,8 @@ def measure(settings: Settings, seconds: float, clients: int) -> None:
 
     ids = load_patients(settings, headers)
     port = mongod.last_port(settings.data_path / "mongod")
-    database = pymongo.MongoClient(mongod.uri(port or 0))[settings.mongodb_database]
+    uri = mongod.uri(port or 0)
+    database = pymongo.MongoClient(uri)[settings.mongodb_database]
     versions, scratch = database["versions_Patient"], database["bench_scratch"]
 
     def on_mongodb(work: Callable[[int], object]) -> Figures:
@@ -68,15 +72,22 @@ def measure(settings: Settings, seconds: float, clients: int) -> None:
         f"\n{clients} clients, {seconds:g} s a figure; ms\n{'':<34}{'per s':>8}{'p50':>8}{'p95':>8}{'p99':>8}  ratio"
     )
     empty = show("empty answer over HTTP", http(lambda n: ("GET", "/health/live", None)))
-    bare_read = show("MongoDB: find one", on_mongodb(lambda n: versions.find_one({"id": ids[n % len(ids)]})))
-    bare_write = show("MongoDB: insert, journaled", on_mongodb(lambda n: scratch.insert_one({"body": b"x" * 1000})))
+    show("MongoDB: find one", on_mongodb(lambda n: versions.find_one({"id": ids[n % len(ids)]})))
+    show("MongoDB: insert, journaled", on_mongodb(lambda n: scratch.insert_one({"body": b"x" * 1000})))
+    with bare.served(settings, uri) as bare_port:
+
+        def on_bare(make: Callable[[int], tuple[str, str, bytes | None]]) -> Figures:
+            connect = partial(Connection, settings.host, bare_port)
+            return run(lambda connection, n: connection.request(*make(n)), connect, seconds, clients)
+
+        bare_read = show("Flask alone: find one", on_bare(lambda n: ("GET", f"/read/{ids[n % len(ids)]}", None)))
+        bare_write = show("Flask alone: insert, journaled", on_bare(lambda n: ("POST", "/write", patient(n))))
     read = http(lambda n: ("GET", f"/fhir/Patient/{ids[n % len(ids)]}", None))
-    show("FHIR read", read, bare_read, "of find one")
-    show("", read, empty, "of an empty answer")
+    show("FHIR read", read, bare_read, "of Flask alone")
     page = http(lambda n: ("GET", f"/fhir/Patient?family=Bench{n % 200:03}&_count=20", None))
     show("FHIR search, page of 10 of 2,000", page, empty, "of an empty answer")
-    show("FHIR create", http(lambda n: ("POST", "/fhir/Patient", patient(n))), bare_write, "of an insert")
-    show("FHIR update", http(lambda n: updated(ids, n)), bare_write, "of an insert")
+    show("FHIR create", http(lambda n: ("POST", "/fhir/Patient", patient(n))), bare_write, "of Flask alone")
+    show("FHIR update", http(lambda n: updated(ids, n)), bare_write, "of Flask alone")
 
     client = credentials["clients"]["demo-modality"]
     token = BackendToken(settings.origin, client["client_id"], client["key"], client["scope"])
