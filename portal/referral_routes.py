@@ -2,19 +2,22 @@
 
 from secrets import token_urlsafe
 
-from flask import Blueprint, Response, redirect, request, url_for
+from flask import Blueprint, Response, g, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from fhir_server.errors import Forbidden
+from fhir_server.errors import Forbidden, NotFound
 from fhir_server.http import current_access
 from portal import office, refer
 from portal.detail import detail
+from portal.launching import context_of
 from portal.overview import overview
 from portal.page import page, sent_text, sent_version
 from portal.survey import Filled, Form, asked, fill
 from referral import board
 from referral.context import Practice
 from referral.desk import MAX_REASON
+from smart_auth.launch import begin, launchable
+from smart_auth.service import AuthService
 
 DONE = {
     "sent": "The referral is on its way to the practice.",
@@ -24,7 +27,7 @@ DONE = {
 }
 
 
-def add(portal: Blueprint, practice: Practice) -> None:
+def add(portal: Blueprint, practice: Practice, auth: AuthService) -> None:
     """Add these pages to the portal."""
 
     @portal.get("/referrals")
@@ -47,7 +50,18 @@ def add(portal: Blueprint, practice: Practice) -> None:
             done=DONE.get(request.args.get("done", "")),
             phone=practice.policy.phone,
             longest=MAX_REASON,
+            apps=launchable(auth) if "login" in g else [],
         )
+
+    @portal.get("/referrals/<task_id>/open/<client_id>")
+    def open_app(task_id: str, client_id: str) -> AnyResponse:
+        """EHR launch: on to an app, which learns from us, and from no address, what it is opened for."""
+        if "login" not in g:
+            raise Forbidden("apps are opened by users who are logged in")
+        address = begin(auth, g.login.user, client_id, context_of(practice, current_access(), task_id))
+        if address is None:
+            raise NotFound("there is no such app to open")
+        return redirect(address, 302)
 
     @portal.route("/refer", methods=["GET", "POST"])
     def new_referral() -> AnyResponse:

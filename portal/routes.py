@@ -16,6 +16,7 @@ from portal.page import Viewer, headers, is_refusal, page, refusal, require_staf
 from portal.words import PRIORITIES, clock_time, when, words_of
 from referral.context import Practice
 from referral.naming import local_time
+from smart_auth.service import AuthService
 from subscriptions.binding import Bindings
 from subscriptions.store import Outbox
 
@@ -23,7 +24,9 @@ MAX_FORM_BYTES = 64 * 1024
 MAX_MESSAGES = 200
 
 
-def create_blueprint(practice: Practice, bindings: Bindings, outbox: Outbox, live_url: str) -> Blueprint:
+def create_blueprint(
+    practice: Practice, auth: AuthService, bindings: Bindings, outbox: Outbox, live_url: str
+) -> Blueprint:
     """All pages. live_url: the public address of the subscriptions websocket, `ws://127.0.0.1:8081/ws/subscriptions`.
 
     The guard of smart_auth stands before it: it takes the session cookie, and a CSRF token with each POST.
@@ -79,7 +82,7 @@ def create_blueprint(practice: Practice, bindings: Bindings, outbox: Outbox, liv
         return page("outbox.html", messages=outbox.list(MAX_MESSAGES))
 
     desk_routes.add(portal, practice)
-    referral_routes.add(portal, practice)
+    referral_routes.add(portal, practice, auth)
     return portal
 
 

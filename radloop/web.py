@@ -48,11 +48,15 @@ def create_app(parts: Parts) -> Flask:
         fhir_server.routes.create_blueprint(parts.repository, operations, lambda: statement), url_prefix="/fhir"
     )
     app.register_blueprint(parts.bulk.blueprint, url_prefix="/fhir")
-    app.register_blueprint(smart_auth.routes.create_blueprint(auth))
+    app.register_blueprint(smart_auth.routes.create_blueprint(auth, parts.repository))
     app.register_blueprint(parts.imaging.blueprint())
     app.register_blueprint(
         portal.routes.create_blueprint(
-            parts.practice, parts.subscriptions.bindings, parts.subscriptions.outbox, f"{settings.live_url}{PATH}"
+            parts.practice,
+            auth,
+            parts.subscriptions.bindings,
+            parts.subscriptions.outbox,
+            f"{settings.live_url}{PATH}",
         )
     )
     app.register_blueprint(health.create_blueprint(parts.database))

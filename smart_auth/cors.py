@@ -8,7 +8,7 @@ from smart_auth.service import AuthService
 
 _REREAD_AFTER_S = 10.0
 _TOKEN_PATHS = ("/auth/token", "/auth/revoke", "/auth/introspect")
-_ANY_ORIGIN = ("/auth/jwks",)
+_ANY_ORIGIN = ("/auth/jwks", "/auth/smart-style.json")
 _DATA_PREFIXES = ("/fhir/", "/dicomweb/", "/wado")
 _EXPOSED = "ETag, Location, Last-Modified, Content-Location, X-Request-Id, WWW-Authenticate"
 

@@ -2,16 +2,24 @@
 
 from smart_auth.assertion import ALGORITHMS
 from smart_auth.keys import ALGORITHM
-from smart_auth.scopes import IDENTITY
+from smart_auth.scopes import WORDS
 from smart_auth.service import AuthService
 
 CAPABILITIES = (
+    "launch-ehr",
     "launch-standalone",
     "authorize-post",
     "client-public",
     "client-confidential-symmetric",
     "client-confidential-asymmetric",
     "sso-openid-connect",
+    "context-banner",
+    "context-style",
+    "context-ehr-patient",
+    "context-ehr-encounter",
+    "context-standalone-patient",
+    "permission-offline",
+    "permission-online",
     "permission-patient",
     "permission-user",
     "permission-v1",
@@ -28,9 +36,10 @@ def smart_configuration(service: AuthService) -> dict:
         "token_endpoint": service.token_endpoint,
         "introspection_endpoint": f"{service.origin}/auth/introspect",
         "revocation_endpoint": f"{service.origin}/auth/revoke",
-        "grant_types_supported": ["authorization_code", "client_credentials"],
+        "management_endpoint": f"{service.origin}/auth/apps",
+        "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
         "response_types_supported": ["code"],
-        "scopes_supported": [*IDENTITY, "user/*.cruds", "patient/*.cruds", "system/*.cruds"],
+        "scopes_supported": [*WORDS, "user/*.cruds", "patient/*.cruds", "system/*.cruds"],
         "token_endpoint_auth_methods_supported": ["client_secret_basic", "private_key_jwt"],
         "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
         "code_challenge_methods_supported": ["S256"],

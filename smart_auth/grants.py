@@ -20,9 +20,11 @@ from authlib.oauth2.rfc7636 import CodeChallenge
 from authlib.oidc.core.grants import OpenIDCode
 from joserfc.jwk import Key
 
-from smart_auth import tokens
+from smart_auth import launch, scopes, tokens
+from smart_auth.answer import end_of_grant, token_answer
 from smart_auth.keys import ALGORITHM
-from smart_auth.models import AuthorizationCode, Client, User, digest
+from smart_auth.models import AuthorizationCode, Client, Grant, User, digest
+from smart_auth.service import AuthService
 
 if TYPE_CHECKING:
     from smart_auth.server import Server
@@ -48,6 +50,8 @@ class AuthorizationCodeGrant(_AuthorizationCodeGrant):
         return token_urlsafe(32)
 
     def save_authorization_code(self, code: str, request: OAuth2Request) -> None:
+        if request.launch is not None and not self.server.service.store.use_launch(request.launch.digest):
+            raise InvalidRequestError("The launch was used before.", redirect_uri=request.payload.redirect_uri)
         consent = request.consent  # set by Server.grant_authorization
         now = self.server.service.clock()
         data = request.payload.data
@@ -62,7 +66,8 @@ class AuthorizationCodeGrant(_AuthorizationCodeGrant):
                 code_challenge=data["code_challenge"],
                 expires=now + CODE_LIFETIME,
                 auth_time=consent.auth_time,
-                patient=consent.patient,
+                session=consent.session,
+                context=consent.context,
                 nonce=data.get("nonce"),
             ),
             keep_until=now + _REPLAY_MEMORY,
@@ -89,27 +94,23 @@ class AuthorizationCodeGrant(_AuthorizationCodeGrant):
         return super().create_token_response()
 
     def generate_token(self, user: User | None = None, scope: str | None = None, **_: Any) -> dict:
-        code = self.request.authorization_code
+        code, service = self.request.authorization_code, self.server.service
         assert user is not None  # noqa: S101 (authlib has looked it up)
-        token = self.server.service.issuer.issue(
-            user.subject,
-            self.request.client.client_id,
-            scope or "",
-            tokens.LIFETIME,
-            patient=code.patient,
-            grant_id=code.grant,
+        granted = scope or ""
+        grant = Grant(
+            id=code.grant,
+            subject=user.subject,
+            client_id=self.request.client.client_id,
+            scope=granted,
+            created=service.clock().replace(microsecond=0),
+            expires=end_of_grant(service, granted, code.auth_time),
+            context=code.context,
+            session=code.session,
+            auth_time=code.auth_time,
         )
-        if token is None:
+        if not service.store.add_grant(grant):
             raise InvalidGrantError("The code was used before.")
-        answer = {
-            "access_token": token,
-            "token_type": "Bearer",
-            "expires_in": int(tokens.LIFETIME.total_seconds()),
-            "scope": scope or "",
-        }
-        if code.patient is not None:
-            answer["patient"] = code.patient.removeprefix("Patient/")
-        return answer
+        return token_answer(service, grant, granted)
 
     def save_token(self, token: dict) -> None:
         """Nothing: a token is recorded, by its grant, where it is made."""
@@ -125,8 +126,8 @@ class AuthorizationCodeGrant(_AuthorizationCodeGrant):
 class SmartAuthorizationRequest:
     """What SMART asks of an authorization request: an `aud` that is our FHIR base, and a `launch` we know."""
 
-    def __init__(self, fhir_base: str) -> None:
-        self._fhir_base = fhir_base
+    def __init__(self, service: AuthService) -> None:
+        self._service = service
 
     def __call__(self, grant: AuthorizationCodeGrant) -> None:
         grant.register_hook("after_validate_authorization_request_payload", self.validate)
@@ -134,10 +135,17 @@ class SmartAuthorizationRequest:
     def validate(self, grant: AuthorizationCodeGrant, _redirect_uri: str) -> None:
         data = grant.request.payload.data
         aud = data.get("aud") or data.get("resource") or ""
-        if aud.removesuffix("/") != self._fhir_base:
+        if aud.removesuffix("/") != self._service.fhir_base:
             raise InvalidRequestError("The aud is not the FHIR base URL of this server.")
-        if data.get("launch"):
-            raise InvalidRequestError("The launch is not known here.")
+        asked = "launch" in scopes.words(grant.request.payload.scope or "")
+        value = data.get("launch")
+        if asked != bool(value):
+            raise InvalidRequestError("The scope launch and a launch go together.")
+        if value:
+            user = grant.request.user
+            grant.request.launch = launch.find(self._service, value, grant.request.client.client_id, user)
+            if grant.request.launch is None:
+                raise InvalidRequestError("The launch is not known here, was used, or is another user's.")
 
 
 class S256CodeChallenge(CodeChallenge):
@@ -178,8 +186,10 @@ class IdToken(OpenIDCode):
 
     def generate_user_info(self, user: User, scope: str) -> dict:
         info = {"sub": user.subject}
-        if "fhirUser" in scope.split() and user.fhir_user is not None:
-            info["fhirUser"] = f"{self._service.fhir_base}/{user.fhir_user}"
+        if user.fhir_user is not None:
+            members = {"fhirUser": "fhirUser", "profile": "profile"}  # SMART 1.0 called it profile
+            address = f"{self._service.fhir_base}/{user.fhir_user}"
+            info |= {name: address for word, name in members.items() if word in scope.split()}
         return info
 
 

@@ -10,11 +10,12 @@ from authlib.oauth2.rfc6749 import AuthorizationCodeMixin, ClientMixin
 from smart_auth import scopes
 
 ROLES = frozenset({"front-desk", "radiologist", "manager", "referrer", "admin"})
-CLIENT_TYPES = {  # type -> how it authenticates at the token endpoint, and the grant it may use
-    "public": ("none", "authorization_code"),
-    "confidential-symmetric": ("client_secret_basic", "authorization_code"),
-    "confidential-asymmetric": ("private_key_jwt", "authorization_code"),
-    "backend": ("private_key_jwt", "client_credentials"),
+_APP_GRANTS = ("authorization_code", "refresh_token")
+CLIENT_TYPES = {  # type -> how it authenticates at the token endpoint, and the grants it may use
+    "public": ("none", _APP_GRANTS),
+    "confidential-symmetric": ("client_secret_basic", _APP_GRANTS),
+    "confidential-asymmetric": ("private_key_jwt", _APP_GRANTS),
+    "backend": ("private_key_jwt", ("client_credentials",)),
 }
 
 
@@ -88,7 +89,37 @@ class Client(ClientMixin):
         return response_type == "code" and self.check_grant_type("authorization_code")
 
     def check_grant_type(self, grant_type: str) -> bool:
-        return CLIENT_TYPES[self.type][1] == grant_type
+        return grant_type in CLIENT_TYPES[self.type][1]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What an app was launched with. https://hl7.org/fhir/smart-app-launch/scopes-and-launch-context.html
+
+    fhir_context: references such as `ServiceRequest/12`, in the order they matter. intent: of `launch.INTENTS`.
+    banner: whether the app must show who the patient is; None when nothing is said of it.
+    """
+
+    patient: str | None = None
+    encounter: str | None = None
+    fhir_context: tuple[str, ...] = ()
+    intent: str | None = None
+    banner: bool | None = None
+
+
+NO_CONTEXT = Context()
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A launch of one app by one user, known by the digest of its opaque value; good once."""
+
+    digest: str
+    user: str
+    client_id: str
+    context: Context
+    expires: datetime
+    used: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +135,8 @@ class AuthorizationCode(AuthorizationCodeMixin):
     code_challenge: str
     expires: datetime
     auth_time: datetime
-    patient: str | None = None
+    session: str
+    context: Context = NO_CONTEXT
     nonce: str | None = None
     used: bool = False
     code_challenge_method: str = "S256"
@@ -132,7 +164,10 @@ class AuthorizationCode(AuthorizationCodeMixin):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What was granted to a client, by a user or by registration. A token lives only while its grant does."""
+    """What was granted to a client, by a user or by registration. A token lives only while its grant does.
+
+    session: the digest of the log-in that a grant with `online_access` ends with. auth_time: when the user logged in.
+    """
 
     id: str
     subject: str
@@ -140,8 +175,21 @@ class Grant:
     scope: str
     created: datetime
     expires: datetime
-    patient: str | None = None
+    context: Context = NO_CONTEXT
+    session: str | None = None
+    auth_time: datetime | None = None
     revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    """One refresh token, known by its digest. Each is used once and followed by another of the same grant."""
+
+    digest: str
+    grant: str
+    client_id: str
+    expires: datetime
+    used: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 from fhir_server.access import Scope
 
-IDENTITY = ("openid", "fhirUser")
+IDENTITY = ("openid", "fhirUser", "profile")
+LAUNCH = ("launch", "launch/patient")
+REFRESH = ("online_access", "offline_access")
+WORDS = (*IDENTITY, *LAUNCH, *REFRESH)
 V1 = {"read": "rs", "write": "cud", "*": "cruds"}
 _V1_NAME = {letters: name for name, letters in V1.items()}
 _LETTERS = "cruds"
@@ -39,7 +42,7 @@ def parse(text: str) -> tuple[Granted, ...]:
         return ()
     found: dict[str, Granted] = {}
     for word in text.split(" "):
-        if word in IDENTITY:
+        if word in WORDS:
             found[word] = Granted(word)
             continue
         match = _GRAMMAR.fullmatch(word)
@@ -88,6 +91,11 @@ def meet(asked: Scope, rights: Sequence[Scope]) -> list[Scope]:
 
 def resource_scopes(granted: Iterable[Granted]) -> tuple[Scope, ...]:
     return tuple(item.scope for item in granted if item.scope is not None)
+
+
+def words(text: str) -> frozenset[str]:
+    """The scopes of a list that are words, such as `openid`."""
+    return frozenset(text.split()).intersection(WORDS)
 
 
 def text(granted: Iterable[Granted]) -> str:

@@ -32,7 +32,8 @@ from smart_auth.grants import (
     S256CodeChallenge,
     SmartAuthorizationRequest,
 )
-from smart_auth.models import Client, User
+from smart_auth.models import Client, Context, Launch, User
+from smart_auth.refresh import RefreshTokenGrant
 from smart_auth.service import AuthService
 
 # authlib's grants write the tokens they issue to their logs at DEBUG.
@@ -41,11 +42,12 @@ logging.getLogger("authlib").setLevel(logging.INFO)
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """What a user agreed to: the scopes, the patient they are about, and when the user logged in."""
+    """What a user agreed to: the scopes, the context they are about, and the log-in it was done in (its digest)."""
 
     scope: str
-    patient: str | None
+    context: Context
     auth_time: datetime
+    session: str
 
 
 class _Payload(OAuth2Payload):
@@ -65,6 +67,8 @@ class Request(OAuth2Request):
     """An OAuth request as the Flask request carries it: parameters from the query of a GET, the form of a POST."""
 
     consent: Consent | None = None
+    launch: Launch | None = None  # of an EHR launch, once the request is validated
+    grant: AuthorizationCodeGrant | None = None  # that a form of ours goes on with
 
     def __init__(self, method: str, headers: Headers, values: MultiDict[str, str]) -> None:
         # authlib would refuse the address of a plain http request off loopback. Behind a proxy that ends TLS each
@@ -87,8 +91,9 @@ class Server(AuthorizationServer):
         self.register_client_auth_method("client_secret_basic", authenticate_client_secret_basic)
         self.register_grant(
             AuthorizationCodeGrant,
-            [SmartAuthorizationRequest(service.fhir_base), S256CodeChallenge(required=True), IdToken(self)],
+            [SmartAuthorizationRequest(service), S256CodeChallenge(required=True), IdToken(self)],
         )
+        self.register_grant(RefreshTokenGrant, [IdToken(self)])
         self.register_grant(ClientCredentialsGrant)
         self.register_endpoint(Introspection)
         self.register_endpoint(Revocation)

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
 
 from smart_auth.jwks import ClientKeys
 from smart_auth.keys import KeyRing
@@ -10,6 +12,9 @@ from smart_auth.passwords import Passwords
 from smart_auth.sessions import Sessions
 from smart_auth.store import AuthStore, Database
 from smart_auth.tokens import Issuer, TokenVerifier
+
+STYLE = (Path(__file__).parent / "static" / "smart-style.json").read_bytes()
+STYLE_VERSION = sha256(STYLE).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,11 @@ class AuthService:
     issuer: Issuer
     verifier: TokenVerifier
     sessions: Sessions
+
+    @property
+    def style_url(self) -> str:
+        """How our pages look, for apps opened beside them; a new address whenever it changes."""
+        return f"{self.origin}/auth/smart-style.json?v={STYLE_VERSION}"
 
     @property
     def token_endpoint(self) -> str:

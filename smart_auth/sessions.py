@@ -65,6 +65,11 @@ class Sessions:
             self.store.touch_session(session.digest, now, expires)
         return LoggedIn(session, user)
 
+    def stands(self, session_digest: str) -> bool:
+        """Whether the log-in of that digest lasts."""
+        session = self.store.session(session_digest)
+        return session is not None and self._lasts(session, self.clock())
+
     def end(self, cookies: Mapping[str, str]) -> None:
         """End the session of these cookies, if there is one."""
         if id := cookies.get(self.cookie_name):

@@ -18,13 +18,15 @@ from pymongo.errors import DuplicateKeyError
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from smart_auth.models import AuthorizationCode, Client, Grant, Session, User
+from smart_auth.models import AuthorizationCode, Client, Context, Grant, Launch, RefreshToken, Session, User
 
 # At DEBUG pymongo writes each command and reply, so password hashes and signing keys, to the log.
 logging.getLogger("pymongo").setLevel(logging.INFO)
 
 T = TypeVar("T")
-_EXPIRING = ("auth_codes", "auth_grants", "auth_jtis", "auth_sessions", "auth_attempts")
+_EXPIRING = tuple(
+    f"auth_{name}" for name in ("attempts", "codes", "grants", "jtis", "launches", "refresh", "sessions")
+)
 
 
 class AlreadyThere(ValueError):
@@ -44,6 +46,8 @@ class AuthStore:
         self._clients = self._database["auth_clients"]
         self._codes = self._database["auth_codes"]
         self._grants = self._database["auth_grants"]
+        self._launches = self._database["auth_launches"]
+        self._refresh = self._database["auth_refresh"]
         self._jtis = self._database["auth_jtis"]
         self._keys = self._database["auth_keys"]
         self._sessions = self._database["auth_sessions"]
@@ -148,7 +152,7 @@ class AuthStore:
         if document is None:
             return None
         document["expires"] = document.pop("good_until")
-        return AuthorizationCode(digest=document.pop("_id"), **document)
+        return AuthorizationCode(digest=document.pop("_id"), **_with_context(document))
 
     def use_code(self, digest: str) -> bool:
         """True for exactly one of any number of callers."""
@@ -164,7 +168,17 @@ class AuthStore:
 
     def grant(self, id: str) -> Grant | None:
         document = self._grants.find_one({"_id": id, "subject": {"$exists": True}})
-        return Grant(id=document.pop("_id"), **document) if document else None
+        return _grant(document) if document else None
+
+    def grants_of(self, subject: str, now: datetime) -> list[Grant]:
+        """The grants of a user that stand, the newest first."""
+        found = self._grants.find({"subject": subject, "revoked": False, "expires": {"$gt": now}})
+        return [_grant(document) for document in found.sort("created", -1)]
+
+    def extend_grant(self, id: str, expires: datetime) -> bool:
+        """Let a grant live on until then; False when it was revoked."""
+        standing = {"_id": id, "revoked": False}
+        return self._grants.update_one(standing, {"$max": {"expires": expires}}).matched_count == 1
 
     def revoke_grant(self, id: str, keep_until: datetime) -> None:
         """End all tokens of the grant, also of one that is just being made. keep_until: when none can be left."""
@@ -176,6 +190,33 @@ class AuthStore:
                 session=session,
             )
         )
+
+    # Launches
+
+    def add_launch(self, launch: Launch) -> None:
+        self._launches.insert_one(_document(launch, "digest"))
+
+    def launch(self, digest: str) -> Launch | None:
+        document = self._launches.find_one({"_id": digest})
+        return Launch(digest=document.pop("_id"), **_with_context(document)) if document else None
+
+    def use_launch(self, digest: str) -> bool:
+        """True for exactly one of any number of callers."""
+        unused = {"_id": digest, "used": False}
+        return self._launches.update_one(unused, {"$set": {"used": True}}).modified_count == 1
+
+    # Refresh tokens
+
+    def add_refresh_token(self, token: RefreshToken) -> None:
+        self._refresh.insert_one(_document(token, "digest"))
+
+    def refresh_token(self, digest: str) -> RefreshToken | None:
+        document = self._refresh.find_one({"_id": digest})
+        return RefreshToken(digest=document.pop("_id"), **document) if document else None
+
+    def use_refresh_token(self, digest: str, now: datetime) -> bool:
+        """True for exactly one of any number of callers."""
+        return self._refresh.update_one({"_id": digest, "used": None}, {"$set": {"used": now}}).modified_count == 1
 
     # Assertions
 
@@ -256,6 +297,15 @@ class AuthStore:
 def _document(value: Any, key: str) -> dict:
     document = asdict(value)
     return {"_id": document.pop(key), **document}
+
+
+def _grant(document: dict) -> Grant:
+    return Grant(id=document.pop("_id"), **_with_context(document))
+
+
+def _with_context(document: dict) -> dict:
+    context = document["context"]
+    return document | {"context": Context(**context | {"fhir_context": tuple(context["fhir_context"])})}
 
 
 def _user(document: dict) -> User:

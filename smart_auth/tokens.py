@@ -23,7 +23,7 @@ from fhir_server.errors import NotAuthenticated
 from smart_auth import scopes
 from smart_auth.access import access_of_client, access_of_user, rights_of_user
 from smart_auth.keys import ALGORITHM, KeyRing
-from smart_auth.models import Client, Grant, User
+from smart_auth.models import NO_CONTEXT, Client, Context, Grant, User
 from smart_auth.store import AuthStore
 
 LIFETIME = timedelta(hours=1)
@@ -110,13 +110,14 @@ class TokenVerifier:
         grant = self._store.grant(claims["grant"])
         if grant is None or grant.revoked or grant.expires.timestamp() <= now:
             raise _refusal("the token was revoked")
-        access = self._access_of_grant(grant)
+        access = self._access_of_grant(grant, str(claims.get("scope", "")))
         if access is None:
             raise _refusal("the user or client of this token is not active")
         return _Verified(access, float(claims["exp"]), generation)
 
-    def _access_of_grant(self, grant: Grant) -> Access | None:
-        granted = scopes.resource_scopes(scopes.parse(grant.scope))
+    def _access_of_grant(self, grant: Grant, scope: str) -> Access | None:
+        # A refresh may have asked for less than was granted.
+        granted = scopes.resource_scopes(scopes.restrict(scopes.parse(scope), scopes.parse(grant.scope)))
         client = self._store.client(grant.client_id) if grant.client_id is not None else None
         if grant.client_id is not None and (client is None or not client.active):
             return None
@@ -126,7 +127,7 @@ class TokenVerifier:
         user = self._store.user(name)
         if user is None or not user.active:
             return None
-        return access_of_user(user, granted, client_id=grant.client_id, patient=grant.patient)
+        return access_of_user(user, granted, client_id=grant.client_id, patient=grant.context.patient)
 
     def _current_generation(self, now: float) -> int:
         changes_here = self._store.changes_here
@@ -152,32 +153,31 @@ class Issuer:
         client_id: str | None,
         scope: str,
         lifetime: timedelta,
-        *,
-        patient: str | None = None,
-        grant_id: str | None = None,
-    ) -> str | None:
-        """A signed access token, its grant recorded. None when that grant is already revoked.
-
-        patient: the `Patient/<id>` in context.
-        """
+        context: Context = NO_CONTEXT,
+    ) -> str:
+        """A signed access token with a grant of its own."""
         now = self.clock().replace(microsecond=0)
-        grant = Grant(grant_id or new_id(), subject, client_id, scope, now, now + lifetime, patient)
-        if not self.store.add_grant(grant):
-            return None
+        grant = Grant(new_id(), subject, client_id, scope, now, now + lifetime, context)
+        self.store.add_grant(grant)
+        return self.access_token(grant, scope, lifetime)
+
+    def access_token(self, grant: Grant, scope: str, lifetime: timedelta) -> str:
+        """A signed access token of a grant that is recorded. scope: what of the grant it carries."""
+        now = self.clock().replace(microsecond=0)
         claims: dict[str, Any] = {
             "iss": self.issuer,
             "aud": self.issuer,
-            "sub": subject,
+            "sub": grant.subject,
             "scope": scope,
             "jti": new_id(),
             "grant": grant.id,
             "iat": int(now.timestamp()),
-            "exp": int(grant.expires.timestamp()),
+            "exp": int(min(now + lifetime, grant.expires).timestamp()),
         }
-        if client_id is not None:
-            claims["client_id"] = client_id
-        if patient is not None:
-            claims["patient"] = patient.removeprefix("Patient/")
+        if grant.client_id is not None:
+            claims["client_id"] = grant.client_id
+        if grant.context.patient is not None:
+            claims["patient"] = grant.context.patient.removeprefix("Patient/")
         return self.sign(claims, TYPE)
 
     def sign(self, claims: dict[str, Any], typ: str = "JWT") -> str:
@@ -210,9 +210,7 @@ class Issuer:
             raise ValueError(f"none of these scopes can be granted to {subject}")
         if not timedelta(0) < lifetime <= LIFETIME:
             raise ValueError("a token lives up to an hour")
-        token = self.issue(subject, client_id, scopes.text(granted), lifetime, patient=patient)
-        assert token is not None  # noqa: S101 (its grant is new)
-        return token
+        return self.issue(subject, client_id, scopes.text(granted), lifetime, Context(patient=patient))
 
 
 def new_id() -> str:

@@ -12,13 +12,15 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 import fhir_server.http
+from fhir_server.repository import Repository
+from fhir_server.store import VersionStore
 from smart_auth import guard
 from smart_auth.clients import Registered, add_client
 from smart_auth.passwords import Passwords
 from smart_auth.routes import create_blueprint
 from smart_auth.service import AuthService, create_service
 from smart_auth.users import add_user
-from tests.smart_auth.oauth import CALLBACK, JWKS, ORIGIN, PASSWORD, SIGNING, Assertions, Clock
+from tests.smart_auth.oauth import CALLBACK, FHIR, JWKS, ORIGIN, PASSWORD, SIGNING, Assertions, Clock
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +56,12 @@ def service(database: Database, clock: Clock, quick_passwords: Passwords) -> Aut
 
 
 @pytest.fixture
+def repository(database: Database, clock: Clock) -> Repository:
+    """Where users choose patients from."""
+    return Repository(VersionStore(database), FHIR, clock)
+
+
+@pytest.fixture
 def users(service: AuthService) -> None:
     def add(name: str, *roles: str, **more: Any) -> None:
         add_user(service.store, service.passwords, name, PASSWORD, roles=roles, **more)
@@ -70,6 +78,7 @@ class Clients:
     public: Registered
     symmetric: Registered
     asymmetric: Registered
+    launched: Registered
     practice: Registered
     office: Registered
 
@@ -90,15 +99,23 @@ def clients(service: AuthService) -> Clients:
         symmetric=app("portal-app", "confidential-symmetric"),
         asymmetric=app("ehr-app", "confidential-asymmetric", jwks=JWKS),
         practice=backend("pacs", "system/*.cruds", practice=True),
+        launched=add_client(
+            service.store,
+            "viewer",
+            type="public",
+            scope=f"{APP_SCOPE} profile launch launch/patient online_access offline_access",
+            redirect_uris=[CALLBACK],
+            launch_uris=["https://app.example.org/launch"],
+        ),
         office=backend("ehr", "system/*.rs system/Task.cu", organization="Organization/o1"),
     )
 
 
-def create_app(service: AuthService, **options: Any) -> Flask:
+def create_app(service: AuthService, repository: Repository, **options: Any) -> Flask:
     app = Flask("guarded")
     fhir_server.http.install(app)
     guard.install(app, service, **options)
-    app.register_blueprint(create_blueprint(service))
+    app.register_blueprint(create_blueprint(service, repository))
 
     @app.get("/fhir/metadata")
     def metadata() -> Response:
@@ -126,8 +143,8 @@ def create_app(service: AuthService, **options: Any) -> Flask:
 
 
 @pytest.fixture
-def app(service: AuthService, users: None, clients: Clients) -> Flask:
-    return create_app(service)
+def app(service: AuthService, repository: Repository, users: None, clients: Clients) -> Flask:
+    return create_app(service, repository)
 
 
 @pytest.fixture

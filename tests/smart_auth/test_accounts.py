@@ -79,7 +79,7 @@ class TestClient:
             {"type": "admin"},
             {"scope": ""},
             {"scope": "user/Task.dus"},
-            {"scope": "user/Task.rs offline_access"},
+            {"scope": "user/Task.rs launch/encounter"},
             {"scope": "system/*.rs"},
             {"redirect_uris": []},
             {"redirect_uris": ["/callback"]},

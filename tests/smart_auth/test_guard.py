@@ -12,6 +12,7 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 from pymongo.database import Database
 
+from fhir_server.repository import Repository
 from smart_auth import guard
 from smart_auth.clients import activate_client, deactivate_client
 from smart_auth.service import AuthService, create_service
@@ -148,10 +149,10 @@ class TestToken:
         forged = service.issuer.sign(self.claims(service, token, **differences), "at+jwt")
         assert_outcome(http.get("/fhir/whoami", headers=bearer(forged)), 401, "login")
 
-    def test_gives_what_its_grant_says_whatever_else_it_claims(
+    def test_gives_no_more_than_its_grant_whatever_it_claims(
         self, http: FlaskClient, service: AuthService, token: str
     ) -> None:
-        claims = self.claims(service, token, scope="system/*.cruds", sub="client:pacs", client_id="pacs")
+        claims = self.claims(service, token, scope="system/*.cruds user/*.cruds", sub="client:pacs", client_id="pacs")
         seen = http.get("/fhir/whoami", headers=bearer(service.issuer.sign(claims, "at+jwt"))).json
         assert (seen["subject"], seen["scopes"]) == ("user:ruth", ["user/Task.rs"])
 
@@ -300,8 +301,8 @@ class TestSession:
 
 
 class TestOpenAccess:
-    def test_lets_everybody_in(self, service: AuthService) -> None:
-        everybody = create_app(service, open_access=True).test_client()
+    def test_lets_everybody_in(self, service: AuthService, repository: Repository) -> None:
+        everybody = create_app(service, repository, open_access=True).test_client()
         for path in ("/fhir/whoami", "/desk"):
             assert everybody.get(path).json == {
                 "subject": "system:open",
@@ -312,14 +313,14 @@ class TestOpenAccess:
             }
         assert everybody.post("/desk").status_code == 200
 
-    def test_but_no_page_of_another_site(self, service: AuthService) -> None:
-        everybody = create_app(service, open_access=True).test_client()
+    def test_but_no_page_of_another_site(self, service: AuthService, repository: Repository) -> None:
+        everybody = create_app(service, repository, open_access=True).test_client()
         assert_outcome(everybody.post("/desk", headers={"Sec-Fetch-Site": "cross-site"}), 403, "forbidden")
 
 
 class TestMorePublicAddresses:
-    def test_are_named_by_path_or_prefix(self, service: AuthService) -> None:
-        visitor = create_app(service, public_paths=["/form"], public_prefixes=["/open/"]).test_client()
+    def test_are_named_by_path_or_prefix(self, service: AuthService, repository: Repository) -> None:
+        visitor = create_app(service, repository, public_paths=["/form"], public_prefixes=["/open/"]).test_client()
         assert visitor.get("/form").status_code == 200
         assert visitor.get("/open/nowhere").status_code == 404
         assert visitor.get("/form/x").status_code == 401

@@ -8,6 +8,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from pymongo.database import Database
 
+from fhir_server.repository import Repository
 from smart_auth.models import digest
 from smart_auth.service import AuthService, create_service
 from smart_auth.users import deactivate_user
@@ -200,9 +201,10 @@ class TestSession:
         assert "Secure" not in cookie, "over http the browser would not send it back"
 
     def test_cookie_is_secure_over_https(
-        self, database: Database, clock: Clock, service: AuthService, users: None
+        self, database: Database, clock: Clock, service: AuthService, repository: Repository, users: None
     ) -> None:
-        secure = create_app(create_service(database, clock, "https://radloop.example.org", service.passwords))
+        auth = create_service(database, clock, "https://radloop.example.org", service.passwords)
+        secure = create_app(auth, repository)
         response = log_in(secure.test_client(), "frida", base_url="https://radloop.example.org")
         cookies = [value for name, value in response.headers if name == "Set-Cookie"]
         assert any(value.startswith("__Host-radloop=") for value in cookies)

@@ -67,7 +67,7 @@ class TestPublicClient:
             ({"grant_type": None}, "invalid_request"),
             ({"grant_type": "password"}, "unsupported_grant_type"),
             ({"grant_type": 'p"\N{PILE OF POO}'}, "unsupported_grant_type"),
-            ({"grant_type": "refresh_token"}, "unsupported_grant_type"),
+            ({"grant_type": "refresh_token"}, "invalid_request"),
         ],
     )
     def test_gets_none_with_a_fault(
