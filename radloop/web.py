@@ -48,7 +48,7 @@ def create_app(parts: Parts) -> Flask:
         fhir_server.routes.create_blueprint(parts.repository, operations, lambda: statement), url_prefix="/fhir"
     )
     app.register_blueprint(parts.bulk.blueprint, url_prefix="/fhir")
-    app.register_blueprint(smart_auth.routes.create_blueprint(auth, parts.repository))
+    app.register_blueprint(smart_auth.routes.create_blueprint(auth, parts.repository, settings.practice_organization))
     app.register_blueprint(parts.imaging.blueprint())
     app.register_blueprint(
         portal.routes.create_blueprint(

@@ -1,5 +1,6 @@
 """What clients read first: SMART configuration and OpenID configuration. Lists only what works."""
 
+from smart_auth import brand
 from smart_auth.assertion import ALGORITHMS
 from smart_auth.keys import ALGORITHM
 from smart_auth.scopes import WORDS
@@ -43,6 +44,8 @@ def smart_configuration(service: AuthService) -> dict:
         "token_endpoint_auth_methods_supported": ["client_secret_basic", "private_key_jwt"],
         "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
         "code_challenge_methods_supported": ["S256"],
+        "user_access_brand_bundle": brand.address(service),
+        "user_access_brand_identifier": brand.identifier(service),
         "capabilities": list(CAPABILITIES),
     }
 

@@ -6,6 +6,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from fhir_server.repository import Repository
 from smart_auth import apps_routes, authorize_routes, discovery
+from smart_auth.brand import brand_bundle
 from smart_auth.forms import check_csrf, see_other
 from smart_auth.pages import local_path, login_cookie, login_page
 from smart_auth.patients import Patients
@@ -16,8 +17,11 @@ from smart_auth.users import verify_password
 MAX_FORM_BYTES = 128 * 1024
 
 
-def create_blueprint(service: AuthService, repository: Repository) -> Blueprint:
-    """Everything below /auth, and discovery below /fhir/.well-known. repository: where users choose patients from."""
+def create_blueprint(service: AuthService, repository: Repository, practice: str) -> Blueprint:
+    """Everything below /auth, and discovery below /fhir/.well-known.
+
+    repository: where users choose patients from. practice: whose brand it is, `Organization/<id>`.
+    """
     blueprint = Blueprint(
         "smart_auth", __name__, template_folder="templates", static_folder="static", static_url_path="/auth/static"
     )
@@ -51,6 +55,15 @@ def create_blueprint(service: AuthService, repository: Repository) -> Blueprint:
     def smart_style() -> Response:
         response = Response(STYLE, content_type="application/json")
         response.headers["Cache-Control"] = "public, max-age=86400"
+        return response
+
+    @blueprint.get("/fhir/.well-known/brands.json")
+    def brands() -> Response:
+        found = brand_bundle(service, repository, practice)
+        response = Response(found.body, content_type="application/fhir+json")
+        response.set_etag(found.etag, weak=True)
+        response.headers["Cache-Control"] = "public, max-age=300"
+        response.make_conditional(request)
         return response
 
     @blueprint.get("/fhir/.well-known/smart-configuration")

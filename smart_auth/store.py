@@ -6,8 +6,8 @@ a deactivation that was acknowledged holds.
 """
 
 import logging
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -27,6 +27,14 @@ T = TypeVar("T")
 _EXPIRING = tuple(
     f"auth_{name}" for name in ("attempts", "codes", "grants", "jtis", "launches", "refresh", "sessions")
 )
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A private JWK, and when it begins to sign."""
+
+    jwk: dict
+    signs_from: datetime
 
 
 class AlreadyThere(ValueError):
@@ -230,10 +238,13 @@ class AuthStore:
 
     # Signing keys
 
-    def signing_keys(self) -> list[dict]:
-        """Private JWKs, the newest last; empty before the first start."""
+    def signing_keys(self) -> list[SigningKey]:
+        """The newest last; empty before the first start."""
         document = self._keys.find_one({"_id": "signing"})
-        return document["keys"] if document else []
+        if document is None:
+            return []
+        begins = document.get("signs_from", {})
+        return [SigningKey(jwk, begins.get(jwk["kid"], document["created"])) for jwk in document["keys"]]
 
     def first_signing_key(self, jwk: dict, created: datetime) -> None:
         """Store the first key unless another process was quicker; read `signing_keys` afterwards."""
@@ -241,6 +252,20 @@ class AuthStore:
             self._keys.insert_one({"_id": "signing", "keys": [jwk], "created": created})
         except DuplicateKeyError:
             pass  # theirs is as good, and theirs is the one that counts
+
+    def set_signing_keys(self, keys: Sequence[SigningKey], *, instead_of: Sequence[SigningKey]) -> bool:
+        """False when others are stored by now than `instead_of`."""
+        expected = [key.jwk["kid"] for key in instead_of]
+        found = self._keys.update_one(
+            {"_id": "signing", "keys.kid": expected[-1], "keys": {"$size": len(expected)}},
+            {
+                "$set": {
+                    "keys": [key.jwk for key in keys],
+                    "signs_from": {key.jwk["kid"]: key.signs_from for key in keys},
+                }
+            },
+        )
+        return found.matched_count == 1
 
     # Sessions
 

@@ -118,7 +118,7 @@ def create_app(
     app = Flask("portal-test")
     fhir_server.http.install(app)
     guard.install(app, auth, open_access=open_access)
-    app.register_blueprint(routes.create_blueprint(auth, practice.repository))
+    app.register_blueprint(routes.create_blueprint(auth, practice.repository, PRACTICE))
     app.register_blueprint(create_blueprint(practice, auth, bindings, outbox, LIVE))
     return app
 

@@ -115,7 +115,7 @@ def create_app(service: AuthService, repository: Repository, **options: Any) -> 
     app = Flask("guarded")
     fhir_server.http.install(app)
     guard.install(app, service, **options)
-    app.register_blueprint(create_blueprint(service, repository))
+    app.register_blueprint(create_blueprint(service, repository, "Organization/practice"))
 
     @app.get("/fhir/metadata")
     def metadata() -> Response:

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
+from flask.testing import FlaskClient
 from joserfc.jwk import KeySet, RSAKey
 from pymongo.database import Database
 
@@ -22,7 +23,7 @@ from smart_auth.store import AlreadyThere, AuthStore
 from smart_auth.tokens import LIFETIME
 from smart_auth.users import add_user, deactivate_user
 from tests.smart_auth.conftest import Clients
-from tests.smart_auth.oauth import CALLBACK, JWKS, PASSWORD, RSA, Clock
+from tests.smart_auth.oauth import CALLBACK, JWKS, PASSWORD, RSA, Clock, bearer
 
 
 class TestUser:
@@ -206,6 +207,54 @@ class TestTokenForTheCommandLine:
 
 
 class TestSigningKey:
+    def test_a_new_one_signs_when_everybody_knows_it(
+        self, service: AuthService, http: FlaskClient, clock: Clock
+    ) -> None:
+        old = service.keys.signing_key().kid
+        new = service.keys.rotate()
+        assert [key["kid"] for key in http.get("/auth/jwks").json["keys"]] == [old, new]
+        assert service.keys.signing_key().kid == old
+        clock.forward(minutes=11)
+        assert service.keys.signing_key().kid == new
+
+    def test_an_old_one_is_good_for_what_it_signed(
+        self, service: AuthService, http: FlaskClient, users: None, clock: Clock
+    ) -> None:
+        frida = service.store.user("frida")
+        assert frida is not None
+        service.keys.rotate()
+        clock.forward(minutes=9)
+        token = service.issuer.issue_for_user(frida, "user/Task.rs")
+        clock.forward(minutes=50)
+        assert http.get("/fhir/whoami", headers=bearer(token)).status_code == 200
+
+    def test_an_old_one_goes_when_nothing_it_signed_can_be_good(self, service: AuthService, clock: Clock) -> None:
+        old = service.keys.signing_key().kid
+        service.keys.rotate()
+        clock.forward(minutes=70)
+        assert service.keys.verifying_key(old), "its last token is an hour old"
+        service.keys.rotate()
+        assert service.keys.verifying_key(old)
+        clock.forward(hours=3)
+        newest = service.keys.rotate()
+        kids = [key["kid"] for key in service.keys.jwks()["keys"]]
+        assert old not in kids
+        assert newest in kids
+
+    def test_a_new_one_is_noticed_by_other_processes(
+        self, service: AuthService, database: Database, clock: Clock
+    ) -> None:
+        other = KeyRing(AuthStore(database), clock)
+        other.signing_key()
+        new = service.keys.rotate()
+        clock.forward(minutes=11)
+        assert other.signing_key().kid == new
+
+    def test_two_that_are_made_at_once_do_not_lose_one(self, service: AuthService) -> None:
+        stored = service.store.signing_keys()
+        service.keys.rotate()
+        assert not service.store.set_signing_keys(stored, instead_of=stored)
+
     def test_is_one_however_many_processes_start(self, database: Database, clock: Clock) -> None:
         rings = [KeyRing(AuthStore(database), clock) for _ in range(4)]
         found: list[str] = []
