@@ -71,7 +71,7 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
     repository = Repository(
         VersionStore(database, SORTED), settings.fhir_base, real_clock, admissions, views={"Subscription": masked}
     )
-    auth = create_auth(database, real_clock, settings.origin)
+    auth = create_auth(database, real_clock, settings.origin, second_factor_required=settings.second_factor_required)
     return Parts(
         settings=settings,
         database=database,

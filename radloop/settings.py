@@ -46,6 +46,7 @@ class Settings:
     noshow_grace_minutes: int = 15
     noshow_correction_minutes: int = 30
     hold_minutes: int = 10
+    second_factor_required: bool = False  # of the practice's staff, at their log-in
     demo: bool = False
     open: bool = False
 
@@ -166,6 +167,7 @@ class _Schema(marshmallow.Schema):
     noshow_grace_minutes = Integer(validate=_MINUTES)
     noshow_correction_minutes = Integer(validate=_MINUTES)
     hold_minutes = Integer(validate=_MINUTES)
+    second_factor_required = Boolean()
     demo = Boolean()
     open = Boolean()
 

@@ -26,4 +26,11 @@ def add(blueprint: Blueprint, service: AuthService) -> None:
             if take_back(service, logged_in.user, client_id):
                 taken = before.get(client_id, client_id)
         found = apps_of(service, logged_in.user)
-        return page("apps.html", user=logged_in.user, apps=found, taken=taken, csrf=logged_in.session.csrf)
+        return page(
+            "apps.html",
+            user=logged_in.user,
+            apps=found,
+            taken=taken,
+            csrf=logged_in.session.csrf,
+            has_second_factor=service.store.second_factor(logged_in.user.name) is not None,
+        )

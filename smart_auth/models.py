@@ -11,6 +11,7 @@ from smart_auth import scopes
 
 ROLES = frozenset({"front-desk", "radiologist", "manager", "referrer", "admin"})
 _APP_GRANTS = ("authorization_code", "refresh_token")
+STAFF = ROLES - {"referrer"}
 CLIENT_TYPES = {  # type -> how it authenticates at the token endpoint, and the grants it may use
     "public": ("none", _APP_GRANTS),
     "confidential-symmetric": ("client_secret_basic", _APP_GRANTS),
@@ -39,6 +40,11 @@ class User:
     @property
     def subject(self) -> str:
         return f"user:{self.name}"
+
+    @property
+    def is_staff(self) -> bool:
+        """Whether they work for the practice, and so see more than an office or a patient."""
+        return bool(self.roles & STAFF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +196,27 @@ class RefreshToken:
     client_id: str
     expires: datetime
     used: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SecondFactor:
+    """What proves that a user has their phone. recovery: digests of codes; last: the time step of the newest code."""
+
+    user: str
+    secret: str = field(repr=False)
+    recovery: tuple[str, ...]
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A log-in whose password was right, and that waits for a code. secret: of an app that is being set up."""
+
+    digest: str
+    user: str
+    wanted: str
+    secret: str | None = field(repr=False)
+    expires: datetime
 
 
 @dataclass(frozen=True, slots=True)

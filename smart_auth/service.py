@@ -31,6 +31,7 @@ class AuthService:
     issuer: Issuer
     verifier: TokenVerifier
     sessions: Sessions
+    second_factor_required: bool = False  # of the practice's staff; who has one always needs it
 
     @property
     def style_url(self) -> str:
@@ -43,7 +44,12 @@ class AuthService:
 
 
 def create_service(
-    database: Database, clock: Callable[[], datetime], public_url: str, passwords: Passwords | None = None
+    database: Database,
+    clock: Callable[[], datetime],
+    public_url: str,
+    passwords: Passwords | None = None,
+    *,
+    second_factor_required: bool = False,
 ) -> AuthService:
     """Put the parts together and create the indexes.
 
@@ -65,4 +71,5 @@ def create_service(
         issuer=Issuer(store, keys, fhir_base, clock),
         verifier=TokenVerifier(store, keys, fhir_base, clock),
         sessions=Sessions(store, clock, secure=origin.startswith("https://")),
+        second_factor_required=second_factor_required,
     )

@@ -18,14 +18,25 @@ from pymongo.errors import DuplicateKeyError
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from smart_auth.models import AuthorizationCode, Client, Context, Grant, Launch, RefreshToken, Session, User
+from smart_auth.models import (
+    AuthorizationCode,
+    Client,
+    Context,
+    Grant,
+    Launch,
+    Pending,
+    RefreshToken,
+    SecondFactor,
+    Session,
+    User,
+)
 
 # At DEBUG pymongo writes each command and reply, so password hashes and signing keys, to the log.
 logging.getLogger("pymongo").setLevel(logging.INFO)
 
 T = TypeVar("T")
 _EXPIRING = tuple(
-    f"auth_{name}" for name in ("attempts", "codes", "grants", "jtis", "launches", "refresh", "sessions")
+    f"auth_{name}" for name in ("attempts", "codes", "grants", "jtis", "launches", "pending", "refresh", "sessions")
 )
 
 
@@ -60,6 +71,8 @@ class AuthStore:
         self._keys = self._database["auth_keys"]
         self._sessions = self._database["auth_sessions"]
         self._attempts = self._database["auth_attempts"]
+        self._second_factors = self._database["auth_second_factors"]
+        self._pending = self._database["auth_pending"]
         self._state = self._database["auth_state"]
         self.changes_here = 0  # changes made through this object, which its process need not wait to notice
 
@@ -282,6 +295,39 @@ class AuthStore:
     def end_session(self, digest: str) -> None:
         self._sessions.delete_one({"_id": digest})
 
+    # Second factors
+
+    def second_factor(self, name: str) -> SecondFactor | None:
+        document = self._second_factors.find_one({"_id": name})
+        return _second_factor(document) if document else None
+
+    def set_second_factor(self, factor: SecondFactor) -> None:
+        self._second_factors.replace_one({"_id": factor.user}, _document(factor, "user"), upsert=True)
+
+    def end_second_factor(self, name: str) -> bool:
+        """False when the user has none."""
+        return self._second_factors.delete_one({"_id": name}).deleted_count == 1
+
+    def use_second_factor_step(self, name: str, step: int) -> bool:
+        """True for exactly one of any number of callers with a code of this time step, and for no older one."""
+        newer = {"_id": name, "last": {"$lt": step}}
+        return self._second_factors.update_one(newer, {"$set": {"last": step}}).modified_count == 1
+
+    def use_recovery_code(self, name: str, code_digest: str) -> bool:
+        """True for exactly one of any number of callers."""
+        there = {"_id": name, "recovery": code_digest}
+        return self._second_factors.update_one(there, {"$pull": {"recovery": code_digest}}).modified_count == 1
+
+    def add_pending(self, pending: Pending) -> None:
+        self._pending.insert_one(_document(pending, "digest"))
+
+    def pending(self, digest: str) -> Pending | None:
+        document = self._pending.find_one({"_id": digest})
+        return Pending(digest=document.pop("_id"), **document) if document else None
+
+    def end_pending(self, digest: str) -> None:
+        self._pending.delete_one({"_id": digest})
+
     # Log-in attempts
 
     def begin_attempt(self, key: str, now: datetime, free: int, longest: timedelta, memory: timedelta) -> bool:
@@ -331,6 +377,10 @@ def _grant(document: dict) -> Grant:
 def _with_context(document: dict) -> dict:
     context = document["context"]
     return document | {"context": Context(**context | {"fhir_context": tuple(context["fhir_context"])})}
+
+
+def _second_factor(document: dict) -> SecondFactor:
+    return SecondFactor(user=document.pop("_id"), **document | {"recovery": tuple(document["recovery"])})
 
 
 def _user(document: dict) -> User:

@@ -75,6 +75,15 @@ def activate(name: str) -> None:
     _told(users.activate_user(auth_service().store, name), name, "is active")
 
 
+@user.command(name="reset-second-factor")
+@click.argument("name")
+def reset_second_factor(name: str) -> None:
+    """Let a user who lost phone and recovery codes in by password alone, to set up anew."""
+    if not auth_service().store.end_second_factor(name):
+        raise ValueError(f"{name} has no second factor")
+    click.echo(f"user {name} logs in by password alone now")
+
+
 def _told(known: bool, name: str, what: str) -> None:
     if not known:
         raise ValueError(f"there is no user {name}")
