@@ -35,11 +35,13 @@ class Viewer:
     name: str
     is_staff: bool
     office: str | None
+    is_admin: bool = False
 
     @classmethod
     def of(cls, access: Access) -> "Viewer":
         name = access.subject.partition(":")[2]
-        return cls(name, access.is_practice, None if access.is_practice else access.organization)
+        office = None if access.is_practice else access.organization
+        return cls(name, access.is_practice, office, "admin" in access.roles)
 
 
 def viewer() -> Viewer | None:

@@ -10,7 +10,7 @@ from flask import Blueprint, Response, jsonify, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from fhir_server.http import current_access
-from portal import desk_routes, referral_routes
+from portal import client_routes, desk_routes, referral_routes
 from portal.live import keep_subscriptions
 from portal.page import Viewer, headers, is_refusal, page, refusal, require_staff, viewer
 from portal.words import PRIORITIES, clock_time, when, words_of
@@ -83,6 +83,7 @@ def create_blueprint(
 
     desk_routes.add(portal, practice)
     referral_routes.add(portal, practice, auth)
+    client_routes.add(portal, auth)
     return portal
 
 
@@ -98,3 +99,5 @@ def _pages(looking: Viewer | None) -> Iterable[tuple[str, str]]:
         yield "portal.new_referral", "New referral"
     if looking.is_staff:
         yield "portal.sent_mail", "Sent mail"
+    if looking.is_admin:
+        yield "portal.clients", "Apps and systems"
