@@ -4,6 +4,7 @@ from flask import Flask
 
 import dicomweb.capability
 import fhir_server.http
+import fhir_server.openapi
 import fhir_server.routes
 import portal.routes
 import smart_auth.routes
@@ -48,6 +49,8 @@ def create_app(parts: Parts) -> Flask:
         fhir_server.routes.create_blueprint(parts.repository, operations, lambda: statement), url_prefix="/fhir"
     )
     app.register_blueprint(parts.bulk.blueprint, url_prefix="/fhir")
+    description = fhir_server.openapi.describe(statement, operations, [parts.bulk.paths])
+    app.register_blueprint(fhir_server.openapi.create_blueprint(description), url_prefix="/fhir")
     app.register_blueprint(smart_auth.routes.create_blueprint(auth, parts.repository, settings.practice_organization))
     app.register_blueprint(parts.imaging.blueprint())
     app.register_blueprint(

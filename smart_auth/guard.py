@@ -19,7 +19,7 @@ from smart_auth.service import AuthService
 from smart_auth.sessions import csrf_matches
 
 DATA_PREFIXES = ("/fhir", "/dicomweb", "/wado")
-PUBLIC_PATHS = frozenset({"/fhir/metadata"})
+PUBLIC_PATHS = frozenset({"/fhir/metadata", "/fhir/openapi.json"})
 PUBLIC_PREFIXES = ("/fhir/.well-known/", "/.well-known/", "/health/", "/auth/", "/static/")
 BACKGROUND = "X-Background"  # a page that refreshes itself says so: it shall not keep an unattended log-in alive
 MAX_FORM_BYTES = 128 * 1024

@@ -1,6 +1,7 @@
 """Bulk data put together: routes for the web, a job for the worker, claims for the CapabilityStatement."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import conformance
 from fhir_server.bulk import routes
 from fhir_server.bulk.files import Files
 from fhir_server.bulk.jobs import JobStore
+from fhir_server.bulk.openapi import paths
 from fhir_server.bulk.worker import BulkWorker
 from fhir_server.capability import Capability
 from fhir_server.repository import Repository
@@ -32,11 +34,12 @@ CAPABILITY = Capability(
 
 @dataclass(frozen=True, slots=True)
 class Bulk:
-    """web uses `blueprint` and `capability`, worker `worker.run`."""
+    """web uses `blueprint`, `capability` and `paths` (for the OpenAPI description), worker `worker.run`."""
 
     blueprint: Blueprint
     worker: BulkWorker
     capability: Capability = CAPABILITY
+    paths: Mapping[str, dict] = field(default_factory=paths)
 
 
 def create_bulk(database: Database, repository: Repository, folder: Path, max_upload_bytes: int) -> Bulk:

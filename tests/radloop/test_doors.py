@@ -13,7 +13,7 @@ from radloop.web import create_app
 from tests.server import Server
 from tests.smart_auth.oauth import FOREIGN
 
-PUBLIC = re.compile(r"/fhir/metadata|/fhir/\.well-known/.*|/auth/.*|/health/.*|/static/.*")
+PUBLIC = re.compile(r"/fhir/metadata|/fhir/openapi\.json|/fhir/\.well-known/.*|/auth/.*|/health/.*|/static/.*")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,14 @@ class TestWithoutAToken:
 
     @pytest.mark.parametrize(
         "path",
-        ["/fhir/metadata", "/fhir/.well-known/smart-configuration", "/auth/jwks", "/health/live", "/health/ready"],
+        [
+            "/fhir/metadata",
+            "/fhir/openapi.json",
+            "/fhir/.well-known/smart-configuration",
+            "/auth/jwks",
+            "/health/live",
+            "/health/ready",
+        ],
     )
     def test_the_public_addresses_answer(self, server: Server, path: str) -> None:
         assert requests.get(server.settings.origin + path, timeout=10).status_code == 200
