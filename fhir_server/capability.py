@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import conformance
+from fhir_server.formats import FHIR_JSON, FHIR_XML, JSON_PATCH, MERGE_PATCH
 from fhir_server.operation import Operation
 
 INTERACTIONS = (
@@ -64,8 +65,8 @@ def capability_statement(
         "software": {"name": "Radloop", "version": software},
         "implementation": {"description": "Radloop", "url": base_url},
         "fhirVersion": "4.0.1",
-        "format": ["application/fhir+json", "application/fhir+xml", "json", "xml"],
-        "patchFormat": ["application/json-patch+json", "application/fhir+json", "application/fhir+xml"],
+        "format": [FHIR_JSON, FHIR_XML, "json", "xml"],
+        "patchFormat": [JSON_PATCH, MERGE_PATCH, FHIR_JSON, FHIR_XML],
         "rest": [
             {
                 "mode": "server",

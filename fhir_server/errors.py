@@ -3,7 +3,10 @@
 Raise where the fact is known. `fhir_server.http` alone turns an error into an answer.
 """
 
+import re
 from dataclasses import dataclass, field
+
+_NO_TEXT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what neither XML nor a string has
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +19,15 @@ class Issue:
     severity: str = "error"
 
     def as_fhir(self) -> dict:
-        issue: dict = {"severity": self.severity, "code": self.code, "diagnostics": self.diagnostics}
+        """The issue; of what it quotes from a request, characters that no text has are replaced."""
+        issue: dict = {"severity": self.severity, "code": self.code, "diagnostics": _text(self.diagnostics)}
         if self.expression:
-            issue["expression"] = [self.expression]
+            issue["expression"] = [_text(self.expression)]
         return issue
+
+
+def _text(quoting: str) -> str:
+    return _NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", quoting)
 
 
 @dataclass(eq=False)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from fhir_server.errors import NotAcceptable, UnsupportedMediaType
 
 FHIR_JSON, FHIR_XML = "application/fhir+json", "application/fhir+xml"
-JSON_PATCH = "application/json-patch+json"
+JSON_PATCH, MERGE_PATCH = "application/json-patch+json", "application/merge-patch+json"
 FORMATS: Mapping[str, str] = MappingProxyType(
     {
         FHIR_JSON: FHIR_JSON,

@@ -113,12 +113,7 @@ def install(app: Flask) -> None:
         if request.blueprint == BLUEPRINT and "format" not in g:  # refused before it was settled, as by the guard
             with suppress(NotAcceptable):
                 choose_format()
-        outcome = fhir_json.dumps(error.outcome())
-        try:
-            return fhir_response(outcome, error.status, error.headers)
-        except NotAcceptable:  # it quotes a character that XML has not
-            g.format = FHIR_JSON
-            return fhir_response(outcome, error.status, error.headers)
+        return fhir_response(fhir_json.dumps(error.outcome()), error.status, error.headers)
 
     @app.errorhandler(HTTPException)
     def refuse_http(error: HTTPException) -> Response:

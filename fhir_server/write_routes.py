@@ -4,12 +4,12 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request
 
-from fhir_server import fhir_json
+from fhir_server import fhir_json, merge_patch
 from fhir_server.answers import written_answer
 from fhir_server.binary import CONTEXT, sent_binary
 from fhir_server.errors import BadRequest, UnsupportedMediaType
 from fhir_server.etag import parse_etag
-from fhir_server.formats import FHIR_JSON, FHIR_XML, JSON_PATCH
+from fhir_server.formats import FHIR_JSON, FHIR_XML, JSON_PATCH, MERGE_PATCH
 from fhir_server.http import content, current_access, fhir_body, fhir_response, query_parameters
 from fhir_server.patch import patch_of
 from fhir_server.prefer import preferences
@@ -17,7 +17,7 @@ from fhir_server.prepare import Patch
 from fhir_server.repository import Repository
 from fhir_server.validation import check_type
 
-ACCEPT_PATCH = f"{JSON_PATCH}, {FHIR_JSON}, {FHIR_XML}"
+ACCEPT_PATCH = f"{JSON_PATCH}, {MERGE_PATCH}, {FHIR_JSON}, {FHIR_XML}"
 
 
 def register(fhir: Blueprint, repository: Repository) -> None:
@@ -32,7 +32,7 @@ def register(fhir: Blueprint, repository: Repository) -> None:
     def create(resource_type: str) -> Response:
         resource, _ = _resource_body(repository, resource_type)
         resource.pop("id", None)  # the server gives the id of a create
-        criteria = request.headers.get("If-None-Exist")
+        criteria = request.headers.get("If-None-Exist", _criteria() or None)  # some clients state them in the address
         return written_answer(repository, repository.create(current_access(), resource, if_none_exist=criteria))
 
     @fhir.put("/<resource_type>/<id>")
@@ -108,6 +108,10 @@ def _resource_body(repository: Repository, resource_type: str) -> tuple[dict, bo
 def _patch_body() -> Patch:
     if request.mimetype == JSON_PATCH:
         return patch_of(fhir_json.loads(content()))
+    if request.mimetype in (MERGE_PATCH, "application/json"):
+        sent = fhir_json.loads(content())
+        whole = isinstance(sent, list) or (isinstance(sent, dict) and sent.get("resourceType") == "Parameters")
+        return patch_of(sent) if whole and request.mimetype != MERGE_PATCH else merge_patch.parse(sent)
     try:
         return patch_of(fhir_body())
     except UnsupportedMediaType:

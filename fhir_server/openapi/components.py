@@ -18,7 +18,7 @@ from fhir_server.errors import (
     Unprocessable,
     UnsupportedMediaType,
 )
-from fhir_server.formats import FHIR_JSON, FHIR_XML, JSON_PATCH
+from fhir_server.formats import FHIR_JSON, FHIR_XML, JSON_PATCH, MERGE_PATCH
 from fhir_server.openapi.parts import ref
 
 _REFUSALS: tuple[type[FhirError], ...] = (
@@ -204,7 +204,10 @@ def _bodies() -> dict:
     def required(content: dict) -> dict:
         return {"required": True, "content": content}
 
-    patch = {JSON_PATCH: {"schema": ref("schemas", "JsonPatch")}} | _in_fhir("Parameters")
+    patch = {
+        JSON_PATCH: {"schema": ref("schemas", "JsonPatch")},
+        MERGE_PATCH: {"schema": {"type": "object"}},
+    } | _in_fhir("Parameters")
     form = {"type": "object", "additionalProperties": _TEXT}
     return {
         "Resource": required(_in_fhir("Resource")),

@@ -76,7 +76,7 @@ def _asked(request: OperationRequest) -> tuple[list[tuple[str, str]], int]:
     for needed in (_SUBJECT, _KIND):
         if names.isdisjoint(needed):
             text = f"$lastn needs one of {', '.join(needed)}"
-            raise BadRequest(text, issues=[Issue("required", text)])
+            raise BadRequest(text, issues=[Issue("required", text, "Parameters.parameter")])
     return filters, most or 1
 
 

@@ -73,7 +73,8 @@ class Parameters:
     def required(self, name: str) -> Given:
         given = self.one(name)
         if given is None:
-            raise BadRequest(f"{name} is needed", issues=[Issue("required", f"{name} is needed")])
+            text = f"{name} is needed"
+            raise BadRequest(text, issues=[Issue("required", text, "Parameters.parameter")])
         return given
 
 

@@ -81,6 +81,6 @@ def of_pair(given: Parameters, letter: str) -> Coded:
     return Coded(given.value("system"), code.value, given.value("version"), None, code.path)
 
 
-def missing(what: str, path: str | None = None) -> BadRequest:
+def missing(what: str, path: str | None = "Parameters.parameter") -> BadRequest:
     text = f"{what} is needed"
     return BadRequest(text, path, [Issue("required", text, path)])

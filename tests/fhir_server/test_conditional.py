@@ -89,6 +89,17 @@ class TestConditionalUpdate:
         assert send(client, "PUT", f"/fhir/Patient?{BY_NUMBER}", {**ANNA, "gender": "other"}).status_code == 201
 
 
+class TestConditionalCreate:
+    def test_takes_its_conditions_from_the_address_too(self, client: FlaskClient) -> None:
+        """As fhirpy and others state them; a condition is never ignored."""
+        address = "/fhir/Patient?identifier=urn:mrn%7C77&_format=json"
+        patient = {**PATIENT, "identifier": [{"system": "urn:mrn", "value": "77"}]}
+        first, again = (send(client, "POST", address, patient) for _ in range(2))
+        assert (first.status_code, again.status_code) == (201, 200)
+        assert first.get_json(force=True)["id"] == again.get_json(force=True)["id"]
+        assert_outcome(send(client, "POST", "/fhir/Patient?colour=blue", patient), 400, "not-supported")
+
+
 class TestConditionalDelete:
     def test_deletes_the_one_that_matches(self, client: FlaskClient) -> None:
         id = send(client, "POST", "/fhir/Patient", ANNA).get_json(force=True)["id"]

@@ -7,9 +7,10 @@ import pytest
 from flask.testing import FlaskClient
 
 from fhir_server import fhir_xml
-from fhir_server.errors import BadRequest, NotAcceptable, UnsupportedMediaType
+from fhir_server.errors import Issue, NotAcceptable, UnsupportedMediaType
 from fhir_server.formats import FHIR_JSON, FHIR_XML, negotiate, sent_format
 from fhir_server.repository import Repository
+from fhir_server.validation import faults
 from tests.fhir_server.test_rest import PATIENT, send
 from tests.fhir_server.test_xml import EVERYTHING
 
@@ -103,15 +104,19 @@ def test_refusals_come_in_the_form_asked_for(client: FlaskClient) -> None:
     assert (unknown.status_code, unknown.mimetype) == (406, FHIR_JSON)
 
 
-def test_a_refusal_that_quotes_what_xml_cannot_carry_comes_in_json(
-    client: FlaskClient, repository: Repository, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise BadRequest("a \x01 is no such thing")
+@pytest.mark.parametrize("format", ["json", "xml"])
+@pytest.mark.parametrize("path", ["/fhir/Patient/%00", "/fhir/Patient/a/%00/b"])
+def test_a_refusal_quotes_no_character_that_fhir_has_not(client: FlaskClient, path: str, format: str) -> None:
+    answer = client.get(path, query_string={"_format": format})
+    outcome = fhir_xml.loads(answer.data) if answer.mimetype == FHIR_XML else json.loads(answer.data)
+    assert outcome["resourceType"] == "OperationOutcome"
+    assert faults(outcome) == []
 
-    monkeypatch.setattr(repository, "read", refuse)
-    answer = client.get("/fhir/Patient/a?_format=xml")
-    assert (answer.status_code, answer.mimetype) == (400, FHIR_JSON)
+
+@pytest.mark.parametrize("quoted", ["a\x01b", "a\ud800b", "a\ufffeb"])
+def test_an_issue_quotes_no_character_that_fhir_has_not(quoted: str) -> None:
+    issue = Issue("value", f"{quoted} is none", f"Patient.{quoted}").as_fhir()
+    assert (issue["diagnostics"], issue["expression"]) == ("a\ufffdb is none", ["Patient.a\ufffdb"])
 
 
 def test_pretty_is_indented_and_says_the_same(client: FlaskClient) -> None:

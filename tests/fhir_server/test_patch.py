@@ -7,7 +7,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from fhir_server import fhirpath_patch, json_patch
+from fhir_server import fhirpath_patch, json_patch, merge_patch
 from fhir_server.errors import BadRequest, FhirError, Unprocessable
 from tests.fhir_server.test_rest import PATIENT, assert_outcome, send
 
@@ -131,6 +131,39 @@ def parameters(*operations: dict) -> dict:
 
 def changed(*operations: dict) -> dict:
     return fhirpath_patch.parse(parameters(*operations))(json.loads(json.dumps(ANNA)))
+
+
+class TestMergePatch:
+    """https://www.rfc-editor.org/rfc/rfc7396"""
+
+    @pytest.mark.parametrize(
+        ("target", "patch", "expected"),
+        [
+            ({"a": "b"}, {"a": "c"}, {"a": "c"}),
+            ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
+            ({"a": "b", "b": "c"}, {"a": None}, {"b": "c"}),
+            ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
+            ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
+            ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
+            ({"a": "foo"}, {"a": {"b": {"c": None}}}, {"a": {"b": {}}}),
+        ],
+    )
+    def test_the_examples_of_its_specification(self, target: dict, patch: dict, expected: dict) -> None:
+        before = json.dumps(target)
+        assert merge_patch.parse(patch)(target) == expected
+        assert json.dumps(target) == before
+
+    @pytest.mark.parametrize("patch", [[], "x", None])
+    def test_is_an_object(self, patch: Any) -> None:
+        with pytest.raises(BadRequest):
+            merge_patch.parse(patch)
+
+    def test_is_not_too_deep(self) -> None:
+        patch: dict = {}
+        for _ in range(600):
+            patch = {"a": patch}
+        with pytest.raises(BadRequest):
+            merge_patch.parse(patch)
 
 
 class TestFhirPathPatch:
@@ -271,6 +304,26 @@ class TestPatch:
         )
         answer = client.patch(f"/fhir/Patient/{id}", data=in_xml, content_type="application/fhir+xml")
         assert (answer.status_code, b"gender" in answer.data) == (200, False)
+
+    @pytest.mark.parametrize("type", ["application/merge-patch+json", "application/json"])
+    def test_takes_a_part_to_merge(self, client: FlaskClient, id: str, type: str) -> None:
+        part = json.dumps({"gender": None, "active": True})
+        answer = client.patch(f"/fhir/Patient/{id}", data=part, content_type=type)
+        assert answer.status_code == 200, answer.text
+        assert ("gender" in answer.get_json(force=True), answer.get_json(force=True)["active"]) == (False, True)
+        other = client.patch(f"/fhir/Patient/{id}", data='{"id": "other"}', content_type=type)
+        assert_outcome(other, 422, "business-rule")
+        wrong = client.patch(f"/fhir/Patient/{id}", data='{"gender": "x"}', content_type=type)
+        assert_outcome(wrong, 400, "code-invalid", "Patient.gender")
+
+    def test_plain_json_may_be_each_patch_that_is_json(self, client: FlaskClient, id: str) -> None:
+        made = parameters(operation(type="replace", path="Patient.gender", value={"valueCode": "other"}))
+        for content, expected in ((made, "other"), ([op("replace", "/gender", value="female")], "female")):
+            answer = client.patch(f"/fhir/Patient/{id}", json=content)
+            assert (answer.status_code, answer.get_json(force=True)["gender"]) == (200, expected)
+
+    def test_fhir_json_is_no_part_to_merge(self, client: FlaskClient, id: str) -> None:
+        assert_outcome(send(client, "PATCH", f"/fhir/Patient/{id}", {"gender": "other"}), 400, "invalid")
 
     def test_obeys_if_match(self, client: FlaskClient, id: str) -> None:
         change = [op("remove", "/gender")]
