@@ -5,15 +5,18 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+FOREIGN := tests/foreign
+NODE_READY := $(FOREIGN)/node_modules/.package-lock.json
 
 export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUNBUFFERED := 1
 export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
+export npm_config_cache := $(CURDIR)/.cache/npm
 export MYPY_CACHE_DIR := $(CURDIR)/.cache/mypy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-slow conformance lint format types lock system bench picture clean
+.PHONY: help setup run demo test test-slow conformance lint format types lock system node bench picture clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,11 +44,20 @@ system: ## install the system programs that some tests drive (needs root; tests 
 	  echo "==> installing chromium"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
 	else echo "==> no chromium: the browser tests will be skipped; apt-get install chromium"; fi
 
-test: setup system ## run all tests but the long ones
+node: ## install the FHIR client of Node that a test drives (a test that lacks it says so)
+	@if command -v npm >/dev/null; then $(MAKE) --silent $(NODE_READY); \
+	else echo "==> no npm: the test of fhir-kit-client will be skipped; install Node 20"; fi
+
+$(NODE_READY): $(FOREIGN)/package-lock.json
+	@echo "==> Node packages of $(FOREIGN)"
+	npm ci --no-audit --no-fund --prefix $(FOREIGN)
+	@touch $@
+
+test: setup system node ## run all tests but the long ones
 	@mkdir -p .cache
 	$(BIN)/pytest --basetemp .cache/tests -m "not slow"
 
-test-slow: setup system ## run the long proofs as well
+test-slow: setup system node ## run the long proofs as well
 	@mkdir -p .cache
 	$(BIN)/pytest --basetemp .cache/tests
 
@@ -75,4 +87,4 @@ picture: setup system ## take the pictures of the portal that the README shows
 	$(BIN)/python -m docs.picture
 
 clean: ## remove the environment and caches (not the data)
-	rm -rf $(VENV) .cache .pytest_cache *.egg-info
+	rm -rf $(VENV) .cache .pytest_cache *.egg-info $(FOREIGN)/node_modules

@@ -110,7 +110,7 @@ class _Tree:
             self._div.append(self._within(namespace, name, prefix, attributes))
             return
         if len(self._open) == MAX_DEPTH:
-            raise InvalidStructure(f"the XML is nested deeper than {MAX_DEPTH} levels")
+            raise InvalidStructure(f"the XML is nested deeper than {MAX_DEPTH} levels", self._here())
         node = _Node(name, namespace, {})
         for key, value in attributes.items():
             of, local, _ = _split(key)
@@ -133,7 +133,7 @@ class _Tree:
     ) -> str:
         """The start tag of an element of a narrative, without prefixes."""
         if namespace != XHTML:
-            raise InvalidStructure("a narrative has elements of XHTML only")
+            raise InvalidStructure("a narrative has elements of XHTML only", self._here())
         self._div_verbatim &= not prefix
         written = [f"<{name}{declaration}"]
         for key, value in attributes.items():
@@ -163,7 +163,12 @@ class _Tree:
         if self._div is not None:
             self._div.append(html.escape(text, quote=False))
         elif not text.isspace():
-            raise InvalidStructure("FHIR XML has its values in attributes, and no text outside a narrative")
+            text = "FHIR XML has its values in attributes, and no text outside a narrative"
+            raise InvalidStructure(text, self._here())
+
+    def _here(self) -> str:
+        """The names of the elements that are open, as a path."""
+        return ".".join(node.name[:64] for node in self._open)
 
 
 def _parse(data: bytes) -> _Node:

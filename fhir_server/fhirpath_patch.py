@@ -46,7 +46,10 @@ class _Operation:
         self.path = path
         if not isinstance(entry, dict) or entry.get("name") != "operation" or not isinstance(entry.get("part"), list):
             raise BadRequest("each parameter is an `operation` with parts", path)
-        self._parts = {part["name"]: part for part in entry["part"] if isinstance(part, dict) and "name" in part}
+        for index, part in enumerate(entry["part"]):
+            if not isinstance(part, dict) or not isinstance(part.get("name"), str):
+                raise BadRequest("a part is an object with a name", f"{path}.part[{index}]")
+        self._parts = {part["name"]: part for part in entry["part"]}
         self._type = self._text("type")
         if self._type not in _TYPES:
             raise BadRequest(f"the type of an operation is one of {', '.join(_TYPES)}", path)

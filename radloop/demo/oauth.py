@@ -93,10 +93,7 @@ class AppToken:
             "code_challenge": challenge,
             "code_challenge_method": "S256",
         }
-        browser = requests.Session()
-        page = browser.get(f"{self._origin}/auth/authorize", params=query, timeout=30)
-        page.raise_for_status()
-        landed = self._walk(browser, page)
+        landed = self.landed(f"{self._origin}/auth/authorize", query)
         if landed.get("state") != [state] or "code" not in landed:
             raise StepFailed(f"the log-in of {self._user} ended with {landed.get('error', ['no code'])[0]}")
         form = {
@@ -109,6 +106,13 @@ class AppToken:
         answer = requests.post(f"{self._origin}/auth/token", data=form, timeout=30)
         answer.raise_for_status()
         return answer.json()
+
+    def landed(self, address: str, query: dict[str, str] | None = None) -> dict[str, list[str]]:
+        """The query of the redirect back to the app, once the user has logged in and consented at that address."""
+        browser = requests.Session()
+        page = browser.get(address, params=query, timeout=30)
+        page.raise_for_status()
+        return self._walk(browser, page)
 
     def _walk(self, browser: requests.Session, page: requests.Response) -> dict[str, list[str]]:
         """Fill in the log-in and the consent form; the query of the redirect back to the app."""

@@ -250,12 +250,14 @@ class TestFhirPathPatch:
             operation(type="delete", path="Patient.where(" * 50),
             operation(type="delete", path="Patient.name.where(use ~ 'a')"),
             operation(type="delete", path="Patient" + ".name" * 1000),
+            {"name": "operation", "part": [{"name": ["type"], "valueCode": "delete"}]},
+            {"name": "operation", "part": ["type"]},
         ],
     )
     def test_what_is_no_patch_is_a_bad_request_and_named(self, broken: dict) -> None:
         with pytest.raises(BadRequest) as refused:
             changed(broken)
-        assert refused.value.expression == "Parameters.parameter[0]"
+        assert str(refused.value.expression).startswith("Parameters.parameter[0]")
 
     @pytest.mark.parametrize(
         "unfit",

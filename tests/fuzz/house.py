@@ -164,7 +164,7 @@ def check(answer: TestResponse, request: dict) -> None:
     outcome: Any = (
         fhir_xml.loads(answer.data) if answer.mimetype == "application/fhir+xml" else json.loads(answer.data)
     )
-    assert outcome["resourceType"] == "OperationOutcome"
+    assert isinstance(outcome, dict) and outcome.get("resourceType") == "OperationOutcome", "no OperationOutcome"
     assert faults(outcome) == [], f"an outcome that is none: {faults(outcome)}"
     for issue in outcome["issue"]:
         assert issue["severity"] in ("error", "fatal") or answer.status_code < 400

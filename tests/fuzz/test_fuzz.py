@@ -9,10 +9,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
+from tests.fuzz.described import described
 from tests.fuzz.house import House
 from tests.fuzz.requests import requests
 
 TOGETHER = 20  # requests in one example: hypothesis takes its time over each
+DESCRIBED = 10  # of so many requests one is made of the OpenAPI description
 
 
 def fuzz(mongodb_uri: str, count: int, start: int) -> dict[int, int]:
@@ -20,26 +22,32 @@ def fuzz(mongodb_uri: str, count: int, start: int) -> dict[int, int]:
     with tempfile.TemporaryDirectory() as folder:
         house = House(mongodb_uri, folder)
         try:
-
-            @seed(start)
-            @settings(
-                max_examples=count // TOGETHER,
-                verbosity=Verbosity.quiet,  # the one request is enough
-                phases=[Phase.generate],  # what fails depends on what was stored before, so it cannot be made smaller
-                database=None,
-                deadline=None,
-                suppress_health_check=list(HealthCheck),
-            )
-            @given(st.lists(requests(house.operations), min_size=TOGETHER, max_size=TOGETHER))
-            def send(asked: list[dict]) -> None:
-                for one in asked:
-                    house.ask(one)
-
-            send()
+            send(house, requests(house.operations), count - count // DESCRIBED, start)
+            send(house, described(house.description), count // DESCRIBED, start)
             house.inspect()
             return dict(house.statuses)
         finally:
             house.close()
+
+
+def send(house: House, kind: st.SearchStrategy[dict], count: int, start: int) -> None:
+    """Ask so many requests of this kind."""
+
+    @seed(start)
+    @settings(
+        max_examples=count // TOGETHER,
+        verbosity=Verbosity.quiet,  # the one request is enough
+        phases=[Phase.generate],  # what fails depends on what was stored before, so it cannot be made smaller
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.lists(kind, min_size=TOGETHER, max_size=TOGETHER))
+    def ask(asked: list[dict]) -> None:
+        for one in asked:
+            house.ask(one)
+
+    ask()
 
 
 def test_a_thousand_requests(mongodb_uri: str) -> None:
