@@ -29,6 +29,7 @@ MAX_PAGE_BYTES = 64 * 1024 * 1024
 PROBE_MS = 200  # to find out which index is worth using
 WALK_BATCH = 200
 WITHOUT_KEYS = {"keys": 0, "r": 0, "s": 0}
+ABSENT_S = 5.0  # how long a type without versions is taken for such; first ones of another process come unhinted
 LARGE_COMMIT = 50  # entries; such transactions pass a gate, because many at once starve the cache
 _EPOCH_US = 1_577_836_800_000_000  # 2020-01-01 in microseconds
 
@@ -96,6 +97,7 @@ class VersionStore:
         self.database = database
         self._sort_parameters = sort_parameters or {}
         self._ready: dict[str, frozenset[str]] = {}  # type -> names of its indexes, once they are there
+        self._absent: dict[str, float] = {}  # type -> until when it need not be looked for again
         self._gate = threading.BoundedSemaphore(2)  # a process; two processes make the four that were measured
         self.numbers = WriteNumbers()
 
@@ -264,8 +266,11 @@ class VersionStore:
 
     def has_index(self, resource_type: str, name: str) -> bool:
         """Whether the type's collection is there and has that index."""
-        if resource_type not in self._ready and PREFIX + resource_type in self.database.list_collection_names():
-            self._prepare(resource_type)
+        if resource_type not in self._ready and time.monotonic() >= self._absent.get(resource_type, 0.0):
+            if self.database.list_collection_names(filter={"name": PREFIX + resource_type}):
+                self._prepare(resource_type)
+            else:
+                self._absent[resource_type] = time.monotonic() + ABSENT_S
         return name in self._ready.get(resource_type, ())
 
     def types(self) -> list[str]:

@@ -19,15 +19,16 @@ def create_blueprint(description: dict) -> Blueprint:
 
     @openapi.get(PATH)
     def document() -> Response:
-        answer = Response(content, content_type="application/json")
-        answer.vary.add("Accept-Encoding")
-        if request.accept_encodings["gzip"]:
-            answer.set_data(packed)
-            answer.content_encoding = "gzip"
+        if request.if_none_match.contains_weak(tag):
+            answer = Response(status=304)
+        elif request.accept_encodings["gzip"]:
+            answer = Response(packed, content_type="application/json", headers={"Content-Encoding": "gzip"})
+        else:
+            answer = Response(content, content_type="application/json")
         answer.set_etag(tag, weak=True)  # the same for both forms
+        answer.vary.add("Accept-Encoding")
         answer.cache_control.public = True
         answer.cache_control.no_cache = True
-        answer.make_conditional(request)
         return answer
 
     return openapi

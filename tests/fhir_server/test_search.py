@@ -464,3 +464,21 @@ def test_every_search_goes_by_an_index(database: Database) -> None:
     seen = list(database["system.profile"].find({"ns": {"$regex": "versions_"}, "op": {"$in": ["query", "command"]}}))
     assert len(seen) > 60
     assert not [one["command"] for one in seen if "COLLSCAN" in one.get("planSummary", "")]
+
+
+class TestATypeWithoutVersions:
+    """Its collection is not there, so that no index of it can be named."""
+
+    def test_is_looked_for_once(self, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+        looked = []
+        listed = Database.list_collection_names
+        monkeypatch.setattr(Database, "list_collection_names", lambda *a, **b: looked.append(b) or listed(*a, **b))
+        for _ in range(3):
+            assert ids(search(client, "Flag", ("status", "active"), ("_sort", "date"))) == []
+        assert looked == [{"filter": {"name": "versions_Flag"}}]
+
+    def test_is_found_as_soon_as_another_process_wrote_one(self, client: FlaskClient, database: Database) -> None:
+        assert ids(search(client, "Basic", ("_id", "b"))) == []
+        other = Repository(VersionStore(database), BASE, lambda: datetime.now(UTC))
+        other.update(PRACTICE, {"resourceType": "Basic", "id": "b", "code": {"text": "x"}})
+        assert ids(search(client, "Basic", ("_id", "b"))) == ["b"]

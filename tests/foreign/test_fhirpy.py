@@ -93,8 +93,10 @@ def test_commits_a_transaction(client: SyncFHIRClient, number: str) -> None:
     assert [entry["response"]["status"][:3] for entry in answer["entry"]] == ["201", "201"]
     made = client.resources("Patient").search(identifier=f"{NUMBERS}|{number}").get()
     found = client.resources("Observation").search(subject=made.to_reference()).include("Observation", "subject")
-    assert {
-        one["resourceType"] for one in found.fetch_raw()["entry"] and [e.resource for e in found.fetch_raw()["entry"]]
+    page = found.fetch_raw()["entry"]
+    assert {entry["search"]["mode"]: entry["resource"]["resourceType"] for entry in page} == {
+        "match": "Observation",
+        "include": "Patient",
     }
     assert found.first()["subject"]["reference"] == f"Patient/{made.id}"
     everything = made.execute("$everything", method="get")

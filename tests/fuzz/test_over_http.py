@@ -11,6 +11,9 @@ from tests.fuzz.requests import requests
 from tests.fuzz.wire import ask, on_the_wire
 from tests.server import Server
 
+# Of a transfer coding or a version of HTTP that the web server has not. https://www.rfc-editor.org/rfc/rfc9112
+NO_SUCH_HTTP = (501, 505)
+
 
 @pytest.mark.parametrize(("count", "start"), [(150, 1), pytest.param(3_000, 2, marks=pytest.mark.slow, id="many")])
 def test_no_connection_breaks(server: Server, count: int, start: int) -> None:
@@ -34,7 +37,7 @@ def test_no_connection_breaks(server: Server, count: int, start: int) -> None:
         nonlocal answered
         answer = ask(server.settings.origin, raw)
         assert answer.status is not None, raw
-        assert answer.status < 500, (raw, answer)
+        assert answer.status < 500 or answer.status in NO_SUCH_HTTP, (raw, answer)
         if "fhir" in answer.headers.get("content-type", "") and answer.status >= 400 and answer.body[:1] == b"{":
             assert json.loads(answer.body)["resourceType"] == "OperationOutcome"
             answered += 1

@@ -63,6 +63,9 @@ def test_is_not_sent_to_whoever_has_it(client: FlaskClient) -> None:
     first = client.get("/fhir/openapi.json")
     again = client.get("/fhir/openapi.json", headers={"If-None-Match": first.headers["ETag"]})
     assert (first.status_code, again.status_code, again.data) == (200, 304, b"")
+    assert again.headers["ETag"] == first.headers["ETag"]
+    whoever = client.get("/fhir/openapi.json", headers={"If-Match": '"another"', "Range": "bytes=0-1"})
+    assert (whoever.status_code, whoever.data) == (200, first.data)
 
 
 def test_has_the_search_parameters_of_the_capability_statement(client: FlaskClient, description: dict) -> None:
