@@ -87,4 +87,4 @@ picture: setup system ## take the pictures of the portal that the README shows
 	$(BIN)/python -m docs.picture
 
 clean: ## remove the environment and caches (not the data)
-	rm -rf $(VENV) .cache .pytest_cache *.egg-info $(FOREIGN)/node_modules
+	rm -rf $(VENV) .cache .pytest_cache .hypothesis *.egg-info $(FOREIGN)/node_modules

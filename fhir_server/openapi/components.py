@@ -135,7 +135,10 @@ def _variables() -> dict:
 def _headers() -> dict:
     texts = {
         "If-Match": ('the version that is changed: `W/"3"`; 412 when there is a newer one', _TEXT),
-        "If-None-Match": ('the version that the client has: `W/"3"`; 304 when it is the current one', _TEXT),
+        "If-None-Match": (
+            'of a read, the version that the client has: `W/"3"`; of an update `*`, to create only',
+            _TEXT,
+        ),
         "If-Modified-Since": ("a HTTP date; 304 when there is nothing newer", _TEXT),
         "If-None-Exist": ("search parameters: create only when nothing meets them", _TEXT),
         "Prefer": (
@@ -239,6 +242,7 @@ def _responses() -> dict:
         "Written": answer("Stored, or already as it was sent; content as Prefer asks.", resource, version | location),
         "Created": answer("Stored as a new resource; content as Prefer asks.", resource, version | location),
         "Deleted": answer("Deleted, or not there.", headers={"ETag": tag}),
+        "Told": answer("Done, as Prefer: return=OperationOutcome asks to be told.", outcome, {"ETag": tag}),
         "NotModified": answer("The client has this version.", headers=version),
         "Answer": answer("What the operation answers.", resource),
         "Accepted": answer(

@@ -88,7 +88,7 @@ def _of_type(type: str, resource: dict) -> dict:
         | body("Patch"),
         "delete": tag
         | conditions
-        | action(f"conditionalDelete{type}", "Conditional delete", "Deleted", headers=("If-Match", "Prefer")),
+        | action(f"conditionalDelete{type}", "Conditional delete", "Told", "Deleted", headers=("If-Match", "Prefer")),
     }
 
 
@@ -110,10 +110,12 @@ def _of_all_types() -> dict[str, dict]:
             "parameters": parameters("type", "id"),
             "get": tag | action("read", "Read", "Read", "NotModified", headers=conditions),
             "put": tag
-            | action("update", "Update, or create with this id", "Written", "Created", headers=write)
+            | action(
+                "update", "Update, or create with this id", "Written", "Created", headers=("If-None-Match", *write)
+            )
             | body("Resource"),
             "patch": tag | action("patch", "Patch", "Written", headers=write) | body("Patch"),
-            "delete": tag | action("delete", "Delete", "Deleted", headers=write),
+            "delete": tag | action("delete", "Delete", "Told", "Deleted", headers=write),
         },
         "/{type}/{id}/_history": {
             "parameters": parameters("type", "id"),

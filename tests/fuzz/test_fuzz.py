@@ -1,5 +1,6 @@
 """Whatever is sent: no 5xx, nothing half done, each refusal an OperationOutcome that says what and where."""
 
+import math
 import multiprocessing
 import os
 import tempfile
@@ -35,7 +36,7 @@ def send(house: House, kind: st.SearchStrategy[dict], count: int, start: int) ->
 
     @seed(start)
     @settings(
-        max_examples=count // TOGETHER,
+        max_examples=math.ceil(count / TOGETHER),
         verbosity=Verbosity.quiet,  # the one request is enough
         phases=[Phase.generate],  # what fails depends on what was stored before, so it cannot be made smaller
         database=None,
