@@ -16,7 +16,8 @@ from fhir_server.errors import TooLarge
 
 CHUNK = 256 * 1024
 ABANDONED_S = 24 * 3600
-KEY = re.compile(r"[0-9a-f]{32}-[0-9a-f]{32}")
+KEY = re.compile(r"[0-9a-f]{32}-[0-9a-f]{32}(-[0-9a-f]{16})?")
+_CONTENT = slice(33, 65)  # of a key: what depends on the content alone
 
 
 class BlobMissing(Exception):
@@ -77,6 +78,20 @@ class BlobStore:
             folders.add(target.parent)
         for folder in folders:
             _sync_folder(folder)
+
+    def keys(self, older_than_s: float = 0.0) -> Iterator[str]:
+        """The keys of all objects that were last written so long ago, in no order."""
+        for path in self._objects.glob("*/*/*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime >= older_than_s:
+                    yield path.name
+
+    def is_intact(self, key: str) -> bool:
+        """Whether the object is what was stored under its key. Raises BlobMissing. Reads all of it."""
+        digest = hashlib.sha256()
+        for chunk in self.chunks(key):
+            digest.update(chunk)
+        return digest.hexdigest()[:32] == key[_CONTENT]
 
     def sweep(self) -> None:
         """Remove temporary files that a killed server left; no request takes as long as they are old."""
@@ -142,10 +157,16 @@ class BlobStore:
 
 
 def blob_key(study: str, series: str, sop_instance: str, sha256: str) -> str:
-    """Where an instance lies: a hash of its UIDs, so that nothing a client wrote gets into a path, and of its
-    content, so that two senders of different objects under one UID cannot overwrite each other."""
+    """Where an instance lies: a hash of its UIDs, so that nothing a client wrote gets into a path; a hash of its
+    content, which it can be checked against; and a random part, so that no key is ever used again: whoever takes an
+    object out of the index may delete it, while another one sends the same file anew."""
     uids = hashlib.sha256(f"{study}/{series}/{sop_instance}".encode()).hexdigest()
-    return f"{uids[:32]}-{sha256[:32]}"
+    return f"{uids[:32]}-{sha256[:32]}-{secrets.token_hex(8)}"
+
+
+def same_content(key: str, other: str) -> bool:
+    """Whether two keys are of the same bytes."""
+    return key[_CONTENT] == other[_CONTENT]
 
 
 def _sync_folder(folder: Path) -> None:

@@ -43,10 +43,14 @@ _UNITS = ("Alphabetic", "Ideographic", "Phonetic")
 
 @dataclass(slots=True)
 class Converted:
-    """The data set, and where each value lies that it only names. bulk: path -> (offset, length)."""
+    """The data set, and where each value lies that it only names. bulk: path -> (offset, length).
+
+    mended: paths of decimal strings that were longer than DS allows, and are written as a number that is not.
+    """
 
     attributes: Attributes
     bulk: dict[str, tuple[int, int]] = field(default_factory=dict)
+    mended: list[str] = field(default_factory=list)
 
 
 def convert(dataset: Dataset, file: Bounded, bulk_address: str) -> Converted:
@@ -55,7 +59,7 @@ def convert(dataset: Dataset, file: Bounded, bulk_address: str) -> Converted:
     Raises StoreFailure, and other errors that `part10.refusing` makes one.
     """
     converted = Converted({})
-    converted.attributes = _Writer(file, bulk_address, converted.bulk).attributes(dataset, "", 0, None)
+    converted.attributes = _Writer(file, bulk_address, converted).attributes(dataset, "", 0, None)
     if "00080005" in converted.attributes or _is_not_ascii(converted.attributes):
         # The JSON is in UTF-8, whatever the file was in.
         converted.attributes["00080005"] = {"vr": "CS", "Value": ["ISO_IR 192"]}
@@ -110,10 +114,11 @@ def words_swapped(value: bytes, vr: str) -> bytes:
 
 
 class _Writer:
-    def __init__(self, file: Bounded, bulk_address: str, bulk: dict[str, tuple[int, int]]) -> None:
+    def __init__(self, file: Bounded, bulk_address: str, converted: Converted) -> None:
         self._file = file
         self._bulk_address = bulk_address
-        self._bulk = bulk
+        self._bulk = converted.bulk
+        self._mended = converted.mended
 
     def attributes(self, dataset: Dataset, path: str, depth: int, signed: bool | None) -> Attributes:
         """signed: Pixel Representation of the data set around this one."""
@@ -168,6 +173,8 @@ class _Writer:
         if vr in _BINARY:
             inline = value if raw.is_little_endian else words_swapped(value, vr)
             return {"vr": vr, "InlineBinary": base64.b64encode(inline).decode("ascii")}
+        if vr == "DS" and any(len(part.strip(b"\0 ")) > _DS_LENGTH for part in value.split(b"\\")):
+            self._mended.append(place)
         values = _values(vr, value, raw.is_little_endian, encodings)
         return {"vr": vr, "Value": values} if values else {"vr": vr}
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from dicomweb.attributes import STUDY_DATE, STUDY_TIME
 from dicomweb.dicom_json import Attributes, integer, text
 from dicomweb.matching import Match, StudyAttributes
-from dicomweb.store import SeriesContent, StudyContent
+from dicomweb.records import SeriesContent, StudyContent
 from dicomweb.uids import ENDPOINT_ID, imaging_study_id
 
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
@@ -91,6 +91,18 @@ def imaging_study(
         "series": [_series(series) for series in content.series],
     }
     return _kept(before, {name: value for name, value in resource.items() if value not in (None, "", [])})
+
+
+def withdrawn(before: dict) -> dict | None:
+    """The resource of a study whose images were deleted, while others refer to it; None when it is so already."""
+    if is_withdrawn(before):
+        return None
+    left = {name: value for name, value in before.items() if name not in ("series", "endpoint")}
+    return left | {"status": "entered-in-error", "numberOfSeries": 0, "numberOfInstances": 0}
+
+
+def is_withdrawn(resource: dict) -> bool:
+    return resource["status"] == "entered-in-error" and resource.get("numberOfInstances") == 0
 
 
 def started(attributes: Attributes, zone: tzinfo) -> str | None:

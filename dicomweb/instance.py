@@ -23,6 +23,7 @@ from dicomweb.uids import is_uid
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR is the index of a disc, no instance of a study
 MAX_METADATA_BYTES = 96 * 1024 * 1024  # of JSON, and compressed with the frame table 12 MB: a document holds 16 MB
 MAX_STORED_BYTES = 12 * 1024 * 1024
+MAX_MENDED = 64  # paths that are told of an instance
 MAX_KEY_BYTES = 512 * 1024  # of the attributes that are searched by
 PIXEL_DATA_VR = {  # in implicit VR; PS3.5 annex A.1
     0x7FE00008: "OF",
@@ -37,7 +38,7 @@ class Instance:
 
     attributes: the data set as DICOM JSON, a BulkDataURI being `/studies/...`, below the base of the service.
     bulk: path of a value that is only named -> (offset, length). frames: None without pixel data.
-    inflated_from: see Part10; then the offsets are those of the inflated data set.
+    inflated_from: see Part10; then the offsets are those of the inflated data set. mended: see Converted.
     """
 
     study: str
@@ -49,6 +50,7 @@ class Instance:
     bulk: dict[str, tuple[int, int]]
     frames: FrameTable | None
     inflated_from: int | None
+    mended: tuple[str, ...] = ()
 
     @property
     def address(self) -> str:
@@ -66,17 +68,13 @@ class Received:
     instance: Instance
     spooled: Spooled
     metadata: bytes
+    blob_key: str
 
     @property
     def held(self) -> int:
         """Bytes of memory that wait for the end of the request, about."""
         frames = self.instance.frames
         return len(self.metadata) + len(frames.spans or b"" if frames else b"") + 100 * len(self.instance.bulk)
-
-    @property
-    def blob_key(self) -> str:
-        i = self.instance
-        return blob_key(i.study, i.series, i.sop_instance, self.spooled.sha256)
 
 
 def instance_address(study: str, series: str, sop_instance: str) -> str:
@@ -92,7 +90,8 @@ def receive(spooled: Spooled) -> Received:
         json = orjson.dumps(instance.attributes)
         searched = stored(instance.attributes, "instance")
         key_bytes = len(orjson.dumps(searched))
-    received = Received(replace(instance, attributes=searched), spooled, zlib.compress(json))
+    key = blob_key(instance.study, instance.series, instance.sop_instance, spooled.sha256)
+    received = Received(replace(instance, attributes=searched), spooled, zlib.compress(json), key)
     if len(json) > MAX_METADATA_BYTES or received.held > MAX_STORED_BYTES or key_bytes > MAX_KEY_BYTES:
         text_ = "the data set is too large without its pixel data"
         raise StoreFailure(OUT_OF_RESOURCES, text_, instance.sop_class, instance.sop_instance)
@@ -146,4 +145,5 @@ def _instance(source: part10.Part10, uids: dict[str, str]) -> Instance:
         converted.bulk,
         frames,
         source.inflated_from,
+        tuple(converted.mended[:MAX_MENDED]),
     )

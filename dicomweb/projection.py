@@ -12,10 +12,12 @@ from datetime import UTC, tzinfo
 
 from pymongo.errors import PyMongoError
 
-from dicomweb.imaging_study import MAX_INSTANCES, endpoint, imaging_study
+from dicomweb.imaging_study import MAX_INSTANCES, endpoint, imaging_study, is_withdrawn, withdrawn
 from dicomweb.matching import SYSTEM, Matcher, OrderMatcher, identifiers_of, study_attributes
-from dicomweb.store import DicomStore, StudyState
+from dicomweb.records import StudyState
+from dicomweb.store import DicomStore
 from dicomweb.uids import imaging_study_id
+from fhir_server.errors import Conflict
 from fhir_server.lease import Lease
 from fhir_server.repository import Repository
 from fhir_server.version import Version
@@ -72,7 +74,24 @@ class Projector:
                 lines = "".join(traceback.format_tb(error.__traceback__))
                 log.error("study %s: %s\n%s", imaging_study_id(state.uid), type(error).__name__, lines)
                 self._store.postpone(state, BACKOFF_S[min(state.failures, len(BACKOFF_S) - 1)])
-        return len(due)
+        return len(due) + self._withdraw()
+
+    def _withdraw(self) -> int:
+        """Withdraw the ImagingStudies of deleted studies; returns how many that were."""
+        studies = self._store.withdrawn()
+        for study in studies:
+            if not self._store.is_stored(study):  # else it was sent again, and is projected for itself
+                self.withdraw(study)
+            self._store.settled(study)
+        return len(studies)
+
+    def withdraw(self, study: str) -> None:
+        """Delete the ImagingStudy; where another resource refers to it, say that there are no images any more."""
+        id = imaging_study_id(study)
+        try:
+            self._repository.delete(SYSTEM, "ImagingStudy", id)
+        except Conflict:
+            self._repository.amend(SYSTEM, "ImagingStudy", id, withdrawn)
 
     def project(self, state: StudyState) -> Version:
         """Write the ImagingStudy of a study as it is now."""
@@ -84,6 +103,8 @@ class Projector:
         status = "available" if state.status == "available" or self._complete(state) else "registered"
         match = self._match(study)
         before = current.resource() if current else None
+        if before is not None and state.status is None and is_withdrawn(before):
+            before["status"] = "registered"  # its images were deleted, and have been sent again
         resource = imaging_study(study, content, match, status, self._zone, before)
         written = self._repository.update(SYSTEM, resource, if_match=current.version if current else None)
         self._store.set_scope(state.uid, written.version.scope, written.version.version)

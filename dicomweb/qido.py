@@ -20,7 +20,8 @@ from dicomweb.attributes import (
 )
 from dicomweb.dicom_json import Attributes, text
 from dicomweb.matching_keys import date, field_of, fold, time
-from dicomweb.store import Condition, DicomStore
+from dicomweb.records import Condition
+from dicomweb.store import DicomStore
 from dicomweb.uids import is_uid
 from fhir_server.access import Access
 from fhir_server.errors import BadRequest

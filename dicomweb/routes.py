@@ -1,5 +1,6 @@
 """The DICOMweb service at /dicomweb. Thin: values out of the request, a result into the response. PS3.18."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from zlib import MAX_WBITS, compressobj
 
@@ -16,11 +17,14 @@ from dicomweb.multipart import parts
 from dicomweb.pool import PixelPool
 from dicomweb.render import JPEG, MAX_VIEWPORT, PNG, Rendering, Viewport
 from dicomweb.store import DicomStore
-from dicomweb.uids import check_uid
+from dicomweb.uids import check_uid, imaging_study_id
 from fhir_server.errors import BadRequest, Forbidden, UnsupportedMediaType
 from fhir_server.http import current_access
 
+log = logging.getLogger(__name__)
+
 IMAGING = "ImagingStudy"
+MAY_DELETE = frozenset({"admin", "practice", "system"})  # who may expunge resources, too
 THUMBNAIL_SIDE = 128
 _STUDY = "/studies/<study>"
 _SERIES = f"{_STUDY}/series/<series>"
@@ -58,6 +62,23 @@ def create_blueprint(
         message = parts(request.stream, boundary)
         outcome = stow.store_instances(store, blobs, message, study, max_bytes)
         return _json(orjson.dumps(stow.answer(outcome, base_url)), outcome.status)
+
+    # Deleting, which PS3.18 leaves to the server
+
+    @dicomweb.delete(_STUDY)
+    @dicomweb.delete(_SERIES)
+    @dicomweb.delete(_INSTANCE)
+    def delete(study: str, series: str | None = None, instance: str | None = None) -> Response:
+        access = current_access()
+        if not access.roles & MAY_DELETE:
+            raise Forbidden("images are deleted by administrators and by the practice's own systems")
+        access.require("delete", IMAGING)
+        _check(study, series, instance)
+        keys = store.remove(study, series, instance)
+        for key in keys:  # what a kill leaves of them is found by `radloop check dicom`
+            blobs.delete(key)
+        log.warning("%s deleted %d instances of %s", access.subject, len(keys), imaging_study_id(study))
+        return Response(status=204)
 
     # QIDO-RS
 

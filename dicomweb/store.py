@@ -6,10 +6,9 @@ the new revision of its study are one transaction, so the projection to FHIR can
 
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 import pymongo
@@ -18,33 +17,37 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from dicomweb.attributes import (
-    CLASSES,
-    INSTANCE_NUMBER,
     INSTANCE_UID,
     MODALITIES,
     MODALITY,
-    SERIES_INSTANCES,
     SERIES_NUMBER,
     SERIES_UID,
-    STUDY_INSTANCES,
-    STUDY_SERIES,
     STUDY_UID,
     Level,
     of_level,
-    stored,
-    value,
 )
 from dicomweb.dicom_json import Attributes, integer, text
-from dicomweb.frames import FrameTable
 from dicomweb.instance import Received
 from dicomweb.matching_keys import keys_of
+from dicomweb.records import (
+    Condition,
+    IndexedFile,
+    InstanceFile,
+    SeriesContent,
+    StoredInstance,
+    StudyContent,
+    StudyState,
+    attributes_of,
+    batches,
+    instance_document,
+    merged,
+    stored_instance,
+)
 from dicomweb.uids import imaging_study_id
 from fhir_server.access import Access
-from fhir_server.errors import NotFound, Unavailable
+from fhir_server.errors import FhirError, Gone, NotFound, Unavailable
 
 SEARCH_TIMEOUT_MS = 20_000
-TRANSACTION_INSTANCES = 200
-TRANSACTION_BYTES = 16 * 1024 * 1024
 ATTEMPTS = 5  # at a transaction that meets the same SOP Instance UID in another study's
 _DATE = "f.00080020"
 _STATED = {"study": "dicom_studies", "series": "dicom_series", "instance": "dicom_instances"}
@@ -61,81 +64,6 @@ _ORDER: dict[Level, list[tuple[str, int]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """One key of a search. field: see matching_keys.field_of.
-
-    one_of: it has one of the values. like: it matches the regular expression. between: it lies in the closed range,
-    either end may be None.
-    """
-
-    field: str
-    kind: Literal["one_of", "like", "between"]
-    values: tuple[str | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredInstance:
-    """An instance as WADO-RS needs it. places: path of bulk data -> (offset, length)."""
-
-    study: str
-    series: str
-    sop_instance: str
-    sop_class: str
-    transfer_syntax: str
-    blob_key: str
-    frames: FrameTable | None
-    inflated_from: int | None
-    metadata: bytes = field(repr=False)
-    places: Mapping[str, Sequence[int]] = field(default_factory=dict, repr=False)
-
-    @property
-    def attributes(self) -> Attributes:
-        """The data set as DICOM JSON, parsed anew each time."""
-        return orjson.loads(zlib.decompress(self.metadata))
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceFile:
-    """What is needed to send an instance as it was received."""
-
-    series: str
-    sop_instance: str
-    transfer_syntax: str
-    blob_key: str
-
-
-@dataclass(frozen=True, slots=True)
-class StudyState:
-    """A study and how far its projection is. status: of the ImagingStudy last projected; None before the first."""
-
-    uid: str
-    revision: int
-    changed: datetime
-    projected: int
-    status: str | None
-    failures: int
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesContent:
-    """A series with its instances: (SOP Class UID, SOP Instance UID, Instance Number), in order."""
-
-    attributes: Attributes
-    count: int
-    instances: list[tuple[str, str, int | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class StudyContent:
-    """What an ImagingStudy says of a study."""
-
-    attributes: Attributes
-    modalities: list[str]
-    count: int
-    series: list[SeriesContent]
-
-
 class DicomStore:
     """The index of the stored instances. Thread safe.
 
@@ -147,6 +75,7 @@ class DicomStore:
         self._studies = database["dicom_studies"]
         self._series = database["dicom_series"]
         self._instances = database["dicom_instances"]
+        self._removed = database["dicom_removed"]
         self._quiet = timedelta(seconds=quiet_s)
         self._now = clock or (lambda: datetime.now(UTC))
         self._prepared = threading.Lock()
@@ -191,6 +120,8 @@ class DicomStore:
                     index([("f.00100020", 1)], name="patient"),
                 ]
             )
+            pending = {"pending": {"$exists": True}}
+            self._removed.create_indexes([index([("pending", 1)], name="pending", partialFilterExpression=pending)])
             self._ready = True
 
     # Storing
@@ -208,7 +139,7 @@ class DicomStore:
         """
         self.prepare()
         result: dict[str, str] = {}
-        for batch in _batches(received):
+        for batch in batches(received):
             result |= self._add(batch)
         return result
 
@@ -239,7 +170,7 @@ class DicomStore:
         grown = {"$inc": {"revision": 1}, "$set": {"changed": now}}
         self._studies.update_one({"_id": study}, grown, upsert=True, session=session)
         current = self._studies.find_one({"_id": study}, session=session) or {}
-        self._instances.insert_many([_instance_document(received) for received in fresh], session=session)
+        self._instances.insert_many([instance_document(received) for received in fresh], session=session)
         new_series = self._add_series(study, fresh, session)
         document = self._study_document(current, fresh, new_series, now)
         self._studies.replace_one({"_id": study}, document, session=session)
@@ -255,7 +186,7 @@ class DicomStore:
             key = f"{study}/{series}"
             before = self._series.find_one({"_id": key}, session=session) or {}
             new += not before
-            attributes = _merged(before.get("q"), members, "series")
+            attributes = merged(before.get("q"), members, "series")
             document = {
                 "_id": key,
                 "study": study,
@@ -269,7 +200,7 @@ class DicomStore:
         return new
 
     def _study_document(self, current: dict[str, Any], fresh: list[Received], new_series: int, now: datetime) -> dict:
-        attributes = _merged(current.get("q"), fresh, "study")
+        attributes = merged(current.get("q"), fresh, "study")
         modalities = {text(r.instance.attributes, MODALITY) for r in fresh} | set(current.get("modalities", ()))
         classes = {r.instance.sop_class for r in fresh} | set(current.get("classes", ()))
         names = sorted(filter(None, modalities))
@@ -290,10 +221,17 @@ class DicomStore:
 
     # Searching and reading
 
-    def check_visible(self, access: Access, study: str) -> None:
-        """Raise NotFound unless the study is here, and the caller's to see."""
-        if self._studies.find_one({"_id": study} | _visible(access), {"_id": 1}) is None:
-            raise NotFound("this study is not known here")
+    def check_visible(self, access: Access, study: str) -> str:
+        """What the study is just now: a text that is another one after each change of its content.
+
+        Raises NotFound unless the study is here, and the caller's to see; Gone, to the practice, for a deleted one.
+        """
+        names = {"revision": 1, "changed": 1}
+        found = self._studies.find_one({"_id": study} | _visible(access), names)
+        if found is None:
+            # Who has no sight of all studies does not learn that this one ever was here.
+            raise self._missing("study", study) if access.is_practice else NotFound("this study is not known here")
+        return f"{found['revision']}-{found['changed'].timestamp()}"
 
     def search(
         self,
@@ -320,14 +258,14 @@ class DicomStore:
         names = ("q", "count", "series", "modalities", "classes", "study", "sop_class", *(["meta"] * with_metadata))
         pipeline += [{"$skip": offset}, {"$limit": limit}, {"$project": dict.fromkeys(names, 1)}]
         collection = self._database[_STATED[level]]
-        return [_attributes(level, d) for d in collection.aggregate(pipeline, maxTimeMS=SEARCH_TIMEOUT_MS)]
+        return [attributes_of(level, d) for d in collection.aggregate(pipeline, maxTimeMS=SEARCH_TIMEOUT_MS)]
 
     def instance(self, study: str, series: str, sop_instance: str) -> StoredInstance:
         """Raises NotFound. The caller's right to the study is checked by `check_visible`."""
         document = self._instances.find_one({"_id": sop_instance, "study": study, "series": series})
         if document is None:
-            raise NotFound("this instance is not known here")
-        return _stored_instance(document)
+            raise self._missing("instance", study, series, sop_instance)
+        return stored_instance(document)
 
     def files(self, study: str, series: str | None = None, sop_instance: str | None = None) -> list[InstanceFile]:
         """The instances at that address, in order. Raises NotFound when there is none."""
@@ -335,7 +273,7 @@ class DicomStore:
         found = self._instances.find(_at(study, series, sop_instance), names).sort(_ORDER["instance"])
         files = [InstanceFile(d["series"], d["_id"], d["ts"], d["blob"]) for d in found]
         if not files:
-            raise NotFound("this series or instance is not known here")
+            raise self._missing("series or instance", study, series, sop_instance)
         return files
 
     def metadata(self, study: str, series: str | None = None, sop_instance: str | None = None) -> Iterator[bytes]:
@@ -343,7 +281,7 @@ class DicomStore:
         found = self._instances.find(_at(study, series, sop_instance), {"meta": 1}).sort(_ORDER["instance"])
         head = next(found, None)
         if head is None:
-            raise NotFound("this series or instance is not known here")
+            raise self._missing("series or instance", study, series, sop_instance)
 
         def rest() -> Iterator[bytes]:
             yield zlib.decompress(head["meta"])
@@ -351,6 +289,91 @@ class DicomStore:
                 yield zlib.decompress(document["meta"])
 
         return rest()
+
+    def _missing(self, what: str, *uids: str | None) -> FhirError:
+        """Why there is nothing at that address: it was deleted here, or it is not known."""
+        address = [uid for uid in uids if uid is not None]
+        above = ["/".join(address[: count + 1]) for count in range(len(address))]
+        if self._removed.find_one({"_id": {"$in": above}}, {"_id": 1}) is not None:
+            return Gone(f"this {what} was deleted")
+        return NotFound(f"this {what} is not known here")
+
+    # Removing
+
+    def remove(self, study: str, series: str | None = None, sop_instance: str | None = None) -> list[str]:
+        """Forget what is at that address. Returns the blob keys, now in no index. Raises NotFound, Gone.
+
+        What is left of a study is projected anew; where nothing is left, its ImagingStudy is withdrawn.
+        """
+        self.prepare()
+        with self._database.client.start_session() as session:
+            return session.with_transaction(lambda s: self._remove(s, study, series, sop_instance))
+
+    def _remove(self, session: ClientSession, study: str, series: str | None, sop_instance: str | None) -> list[str]:
+        now = self._now()
+        here = _at(study, series, sop_instance)
+        # The study first, as when something is added: whoever else changes it waits here.
+        grown = {"$inc": {"revision": 1}, "$set": {"changed": now}}
+        known = self._studies.update_one({"_id": study}, grown, session=session).matched_count
+        found = list(self._instances.find(here, {"blob": 1, "series": 1}, session=session)) if known else []
+        if not found:
+            raise self._missing("study, series or instance", study, series, sop_instance)
+        self._instances.delete_many(here, session=session)
+        for changed in {document["series"] for document in found}:
+            key = {"_id": f"{study}/{changed}"}
+            left = self._instances.count_documents({"study": study, "series": changed}, session=session)
+            if left:
+                self._series.update_one(key, {"$set": {"count": left}}, session=session)
+            else:
+                self._series.delete_one(key, session=session)
+        note: dict[str, Any] = {"at": now}
+        if not self._shrink(study, now, session):
+            self._studies.delete_one({"_id": study}, session=session)
+            self._removed.replace_one({"_id": study}, note | {"pending": now}, upsert=True, session=session)
+        address = "/".join(uid for uid in (study, series, sop_instance) if uid is not None)
+        if address != study:
+            self._removed.replace_one({"_id": address}, note, upsert=True, session=session)
+        return [document["blob"] for document in found]
+
+    def _shrink(self, study: str, now: datetime, session: ClientSession) -> int:
+        """Say of a study what is left of it; returns how many instances that are."""
+        series = list(self._series.find({"study": study}, {"q": 1, "count": 1}, session=session))
+        names = sorted({text(orjson.loads(one["q"]), MODALITY) for one in series} - {""})
+        left = {
+            "modalities": names,
+            "classes": sorted(self._instances.distinct("sop_class", {"study": study}, session=session)),
+            "series": len(series),
+            "count": sum(one["count"] for one in series),
+            "due": now,
+        }
+        key = f"f.{MODALITIES}"
+        change = {"$set": left | {key: names}} if names else {"$set": left, "$unset": {key: ""}}
+        self._studies.update_one({"_id": study}, change, session=session)
+        return sum(one["count"] for one in series)
+
+    def withdrawn(self, limit: int = 20) -> list[str]:
+        """Studies that are deleted whose ImagingStudy is not yet."""
+        return [d["_id"] for d in self._removed.find({"pending": {"$exists": True}}).sort("pending", 1).limit(limit)]
+
+    def is_stored(self, study: str) -> bool:
+        return self._studies.find_one({"_id": study}, {"_id": 1}) is not None
+
+    def settled(self, study: str) -> None:
+        """The ImagingStudy of a deleted study is withdrawn."""
+        self._removed.update_one({"_id": study}, {"$unset": {"pending": ""}})
+
+    # Checking
+
+    def indexed_files(self) -> Iterator[IndexedFile]:
+        """Every instance and its object, in no order."""
+        names = {"study": 1, "series": 1, "blob": 1, "size": 1, "mended": 1}
+        for d in self._instances.find({}, names, batch_size=2000):
+            yield IndexedFile(d["study"], d["series"], d["_id"], d["blob"], d["size"], tuple(d.get("mended", ())))
+
+    def study_uids(self) -> Iterator[tuple[str, bool]]:
+        """Every study, and whether its projection is behind."""
+        for d in self._studies.find({}, {"due": 1}, batch_size=2000):
+            yield d["_id"], "due" in d
 
     # Projection
 
@@ -440,84 +463,3 @@ def _mongo(level: Level, condition: Condition) -> dict[str, Any]:
     low, high = condition.values
     bounds = {operator: end for operator, end in (("$gte", low), ("$lte", high)) if end is not None}
     return {name: bounds}
-
-
-def _attributes(level: Level, document: dict) -> Attributes:
-    attributes: Attributes = orjson.loads(document["q"])
-    if level == "study":
-        attributes[MODALITIES] = value("CS", *document["modalities"])
-        attributes[CLASSES] = value("UI", *document["classes"])
-        attributes[STUDY_SERIES] = value("IS", document["series"])
-        attributes[STUDY_INSTANCES] = value("IS", document["count"])
-    elif level == "series":
-        attributes[SERIES_INSTANCES] = value("IS", document["count"])
-    elif "meta" in document:
-        attributes |= orjson.loads(zlib.decompress(document["meta"]))
-    return attributes
-
-
-def _merged(before: bytes | None, members: list[Received], level: Level) -> Attributes:
-    """The attributes of a study or series: of its first instance, with what later ones add."""
-    merged: Attributes = orjson.loads(before) if before else {}
-    for received in members:
-        for tag, attribute in stored(received.instance.attributes, level).items():
-            if len(merged.get(tag, {})) < 2:  # no value yet
-                merged[tag] = attribute
-    return dict(sorted(merged.items()))
-
-
-def _instance_document(received: Received) -> dict[str, Any]:
-    instance = received.instance
-    document: dict[str, Any] = {
-        "_id": instance.sop_instance,
-        "study": instance.study,
-        "series": instance.series,
-        "n": integer(instance.attributes, INSTANCE_NUMBER),
-        "sop_class": instance.sop_class,
-        "ts": instance.transfer_syntax,
-        "blob": received.blob_key,
-        "size": received.spooled.size,
-        "q": orjson.dumps(instance.attributes),
-        "f": keys_of(instance.attributes, of_level("instance")),
-        "meta": received.metadata,
-        "places": orjson.dumps(instance.bulk),
-    }
-    if instance.frames is not None:
-        frames = instance.frames
-        document["frames"] = {"n": frames.count, "at": frames.offset, "bits": frames.bits, "spans": frames.spans}
-    if instance.inflated_from is not None:
-        document["inflated_from"] = instance.inflated_from
-    return document
-
-
-def _stored_instance(document: dict) -> StoredInstance:
-    frames = document.get("frames")
-    return StoredInstance(
-        document["study"],
-        document["series"],
-        document["_id"],
-        document["sop_class"],
-        document["ts"],
-        document["blob"],
-        FrameTable(frames["n"], frames["at"], frames["bits"], frames["spans"]) if frames else None,
-        document.get("inflated_from"),
-        document["meta"],
-        orjson.loads(document["places"]),
-    )
-
-
-def _batches(received: list[Received]) -> Iterator[list[Received]]:
-    """The instances of one study at a time, in transactions of bounded size."""
-    by_study: dict[str, list[Received]] = {}
-    for item in received:
-        by_study.setdefault(item.instance.study, []).append(item)
-    for members in by_study.values():
-        batch: list[Received] = []
-        size = 0
-        for item in members:
-            if batch and (len(batch) == TRANSACTION_INSTANCES or size + item.held > TRANSACTION_BYTES):
-                yield batch
-                batch, size = [], 0
-            batch.append(item)
-            size += item.held
-        yield batch

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dicomweb.attributes import value
-from dicomweb.blobs import BlobStore
+from dicomweb.blobs import BlobStore, same_content
 from dicomweb.dicom_json import Attributes
 from dicomweb.failures import DUPLICATE_SOP_INSTANCE, OTHER_STUDY, StoreFailure, cannot_understand
 from dicomweb.instance import Instance, Received, receive
@@ -104,20 +104,21 @@ def _keep(store: DicomStore, blobs: BlobStore, received: list[Received], outcome
     keys = store.known(item.instance.sop_instance for item in received)
     fresh: list[Received] = []
     for item in received:
-        if keys.setdefault(item.instance.sop_instance, item.blob_key) == item.blob_key:
+        if item.instance.sop_instance not in keys:
+            keys[item.instance.sop_instance] = item.blob_key
             fresh.append(item)
     blobs.keep((item.spooled, item.blob_key) for item in fresh)
-    kept = {item.blob_key for item in fresh}
     keys |= store.add(fresh)
+    for item in fresh:
+        if keys[item.instance.sop_instance] != item.blob_key:  # somebody else was quicker
+            blobs.delete(item.blob_key)
     for item in received:
         instance = item.instance
-        if keys[instance.sop_instance] == item.blob_key:
+        if same_content(keys[instance.sop_instance], item.blob_key):
             outcome.stored.append(instance)
             continue
         text = "another object is stored under this SOP Instance UID"
         outcome.failures.append(StoreFailure(DUPLICATE_SOP_INSTANCE, text, instance.sop_class, instance.sop_instance))
-        if item.blob_key in kept:  # somebody else was quicker with another object
-            blobs.delete(item.blob_key)
 
 
 def _failed(failure: StoreFailure) -> Attributes:

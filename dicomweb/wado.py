@@ -15,8 +15,8 @@ from dicomweb.frames import FrameTable, ReadRange
 from dicomweb.multipart import closing, part_head
 from dicomweb.pixels import EncodedFrame, decodable
 from dicomweb.pool import PixelPool
+from dicomweb.records import InstanceFile, StoredInstance
 from dicomweb.render import Rendering
-from dicomweb.store import InstanceFile, StoredInstance
 from fhir_server.errors import BadRequest, NotAcceptable, NotFound
 
 MAX_FRAMES = 4096  # in one request
