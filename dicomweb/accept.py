@@ -11,6 +11,8 @@ from fhir_server.errors import NotAcceptable
 ANY = "*/*"
 DICOM = "application/dicom"
 DICOM_JSON = "application/dicom+json"
+DICOM_XML = "application/dicom+xml"
+ZIP = "application/zip"
 OCTETS = "application/octet-stream"
 MULTIPART = "multipart/related"
 EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -44,6 +46,8 @@ _ALIASES = {
     "image/x-jls": _JLS,
     "image/jpg": _JPEG,
     "application/json": DICOM_JSON,
+    "application/xml": DICOM_XML,
+    "text/xml": DICOM_XML,
 }
 # Commas and semicolons inside quotes do not separate.
 _COMMA = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*$)')
@@ -82,6 +86,17 @@ def parse_accept(*headers: str | None) -> list[Accepted]:
     header = next((text for text in headers if text and text.strip()), ANY)[:MAX_LENGTH]
     ranges = [_range(part) for part in _COMMA.split(header) if part.strip()]
     return sorted((accepted for accepted in ranges if accepted.q > 0), key=lambda accepted: -accepted.q)
+
+
+def json_or_xml(accepted: Iterable[Accepted], what: str) -> str:
+    """DICOM_JSON, or DICOM_XML, which is sent in parts also to those who ask for it alone. Raises NotAcceptable."""
+    for wanted in accepted:
+        in_parts = wanted.media_type in (MULTIPART, "multipart/*")
+        if wanted.fits(DICOM_JSON) and (not in_parts or wanted.part == DICOM_JSON):
+            return DICOM_JSON
+        if wanted.fits(DICOM_XML) and (not in_parts or wanted.part in (DICOM_XML, ANY)):
+            return DICOM_XML
+    raise NotAcceptable(f'{what} is available as {DICOM_JSON} and as {MULTIPART}; type="{DICOM_XML}"')
 
 
 def choose(accepted: Iterable[Accepted], offers: Iterable[str], what: str) -> str:

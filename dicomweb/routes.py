@@ -1,16 +1,29 @@
 """The DICOMweb service at /dicomweb. Thin: values out of the request, a result into the response. PS3.18."""
 
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from zlib import MAX_WBITS, compressobj
 
 import orjson
 from flask import Blueprint, Response, request
 
-from dicomweb import qido, stow, wado
-from dicomweb.accept import DICOM, DICOM_JSON, MULTIPART, Accepted, choose, content_type, parse_accept
+from dicomweb import bulk, qido, stow, wado
+from dicomweb.accept import (
+    DICOM,
+    DICOM_JSON,
+    DICOM_XML,
+    MULTIPART,
+    Accepted,
+    choose,
+    content_type,
+    json_or_xml,
+    parse_accept,
+)
 from dicomweb.attributes import Level
 from dicomweb.blobs import BlobStore
+from dicomweb.content import Content
+from dicomweb.delivery import unless_known
 from dicomweb.display import parse_window
 from dicomweb.instance import instance_address
 from dicomweb.multipart import parts
@@ -26,6 +39,7 @@ log = logging.getLogger(__name__)
 IMAGING = "ImagingStudy"
 MAY_DELETE = frozenset({"admin", "practice", "system"})  # who may expunge resources, too
 THUMBNAIL_SIDE = 128
+_BLANK = re.compile(r"(?<=\w) (?=\w)")
 _STUDY = "/studies/<study>"
 _SERIES = f"{_STUDY}/series/<series>"
 _INSTANCE = f"{_SERIES}/instances/<instance>"
@@ -39,12 +53,12 @@ def create_blueprint(
     max_bytes = max_body_mb * 2**20
     blobs.sweep()
 
-    def readable(study: str, series: str | None = None, instance: str | None = None) -> None:
-        """The caller may read this study, and the UIDs are some."""
+    def readable(study: str, series: str | None = None, instance: str | None = None) -> str:
+        """The caller may read this study, and the UIDs are some; the state of the study."""
         access = current_access()
         access.require("read", IMAGING)
         _check(study, series, instance)
-        store.check_visible(access, study)
+        return store.check_visible(access, study)
 
     # STOW-RS
 
@@ -109,21 +123,32 @@ def create_blueprint(
     @dicomweb.get(_SERIES)
     @dicomweb.get(_INSTANCE)
     def retrieve(study: str, series: str | None = None, instance: str | None = None) -> Response:
-        readable(study, series, instance)
+        state = readable(study, series, instance)
         base = f"{base_url}/studies/{study}"
-        return _send(wado.instance_files(blobs, store.files(study, series, instance), _accepted(), base))
+        files = store.files(study, series, instance)
+        if instance is not None:
+            state = files[0].blob_key
+        return unless_known(state, lambda: wado.instance_files(blobs, files, _accepted(), base))
 
     @dicomweb.get(f"{_STUDY}/metadata")
     @dicomweb.get(f"{_SERIES}/metadata")
     @dicomweb.get(f"{_INSTANCE}/metadata")
     def metadata(study: str, series: str | None = None, instance: str | None = None) -> Response:
-        readable(study, series, instance)
-        choose(_accepted(), [DICOM_JSON], "metadata")
-        body = wado.metadata(store.metadata(study, series, instance), base_url)
-        if "gzip" not in request.accept_encodings:
-            return _json(body)
-        answer = _json(_gzipped(body))
-        answer.headers["Content-Encoding"] = "gzip"
+        state = readable(study, series, instance)
+        media_type = json_or_xml(_accepted(), "metadata")
+
+        def make() -> Content | Response:
+            documents = store.metadata(study, series, instance)
+            if media_type == DICOM_XML:
+                return wado.metadata_xml(documents, base_url)
+            body = wado.metadata(documents, base_url)
+            if "gzip" not in request.accept_encodings:
+                return _json(body)
+            answer = _json(_gzipped(body))
+            answer.headers["Content-Encoding"] = "gzip"
+            return answer
+
+        answer = unless_known(state, make)
         answer.vary.add("Accept-Encoding")
         return answer
 
@@ -132,13 +157,32 @@ def create_blueprint(
         readable(study, series, instance)
         base = base_url + instance_address(study, series, instance)
         wanted = wado.parse_frame_numbers(numbers)
-        return _send(wado.frames(store.instance(study, series, instance), wanted, _accepted(), blobs, pool, base))
+        stored = store.instance(study, series, instance)
+        return unless_known(stored.blob_key, lambda: wado.frames(stored, wanted, _accepted(), blobs, pool, base))
 
     @dicomweb.get(f"{_INSTANCE}/bulkdata/<path:path>")
     def bulk_data(study: str, series: str, instance: str, path: str) -> Response:
         readable(study, series, instance)
         address = f"{base_url}{instance_address(study, series, instance)}/bulkdata/{path}"
-        return _send(wado.bulk_data(store.instance(study, series, instance), path, _accepted(), blobs, address))
+        stored = store.instance(study, series, instance)
+        return unless_known(stored.blob_key, lambda: bulk.bulk_data(stored, path, _accepted(), blobs, address))
+
+    @dicomweb.get(f"{_STUDY}/bulkdata")
+    @dicomweb.get(f"{_SERIES}/bulkdata")
+    @dicomweb.get(f"{_INSTANCE}/bulkdata")
+    def all_bulk_data(study: str, series: str | None = None, instance: str | None = None) -> Response:
+        return bulk_data_at(study, series, instance, None)
+
+    @dicomweb.get(f"{_STUDY}/pixeldata")
+    @dicomweb.get(f"{_SERIES}/pixeldata")
+    @dicomweb.get(f"{_INSTANCE}/pixeldata")
+    def pixel_data(study: str, series: str | None = None, instance: str | None = None) -> Response:
+        return bulk_data_at(study, series, instance, bulk.PIXELS)
+
+    def bulk_data_at(study: str, series: str | None, instance: str | None, paths: Iterable[str] | None) -> Response:
+        state = readable(study, series, instance)
+        found = store.stored_instances(study, series, instance)
+        return unless_known(state, lambda: bulk.bulk_data_of(found, paths, _accepted(), blobs, base_url))
 
     @dicomweb.get(f"{_INSTANCE}/rendered")
     @dicomweb.get(f"{_INSTANCE}/frames/<number>/rendered")
@@ -166,8 +210,13 @@ def create_blueprint(
         numbers = wado.parse_frame_numbers(number)
         if len(numbers) != 1:
             raise BadRequest("one frame at a time is rendered")
-        body = wado.rendered(store.instance(study, series, instance), numbers[0], wanted, blobs, pool)
-        return Response(body, content_type=wanted.media_type)
+        stored = store.instance(study, series, instance)
+
+        def make() -> Response:
+            body = wado.rendered(stored, numbers[0], wanted, blobs, pool)
+            return Response(body, content_type=wanted.media_type)
+
+        return unless_known(stored.blob_key, make)
 
     return dicomweb
 
@@ -182,7 +231,9 @@ def _check(study: str, series: str | None = None, instance: str | None = None) -
 
 def _accepted() -> list[Accepted]:
     """What the client accepts: the query parameter is for those that cannot set a header. PS3.18 section 8.3.3.1."""
-    return parse_accept(request.args.get("accept"), request.headers.get("Accept"))
+    # An unencoded `+` in a query is a blank, and viewers leave it so.
+    named = ",".join(_BLANK.sub("+", value) for value in request.args.getlist("accept"))
+    return parse_accept(named, request.headers.get("Accept"))
 
 
 def _boundary() -> str:
@@ -228,13 +279,6 @@ def _viewport(given: str) -> Viewport:
 
 def _json(body: bytes | Iterable[bytes], status: int = 200) -> Response:
     return Response(body, status, content_type=DICOM_JSON)
-
-
-def _send(content: wado.Content) -> Response:
-    answer = Response(content.chunks, content_type=content.content_type)
-    if content.length is not None:
-        answer.content_length = content.length
-    return answer
 
 
 def _gzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:

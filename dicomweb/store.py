@@ -267,6 +267,21 @@ class DicomStore:
             raise self._missing("instance", study, series, sop_instance)
         return stored_instance(document)
 
+    def stored_instances(
+        self, study: str, series: str | None = None, sop_instance: str | None = None
+    ) -> Iterator[StoredInstance]:
+        """The instances at that address, in order. Raises NotFound, Gone at once when there is none."""
+        found = self._instances.find(_at(study, series, sop_instance)).sort(_ORDER["instance"])
+        head = next(found, None)
+        if head is None:
+            raise self._missing("series or instance", study, series, sop_instance)
+
+        def rest() -> Iterator[StoredInstance]:
+            yield stored_instance(head)
+            yield from map(stored_instance, found)
+
+        return rest()
+
     def files(self, study: str, series: str | None = None, sop_instance: str | None = None) -> list[InstanceFile]:
         """The instances at that address, in order. Raises NotFound when there is none."""
         names = {"series": 1, "ts": 1, "blob": 1}

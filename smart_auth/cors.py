@@ -10,7 +10,10 @@ _REREAD_AFTER_S = 10.0
 _TOKEN_PATHS = ("/auth/token", "/auth/revoke", "/auth/introspect")
 _ANY_ORIGIN = ("/auth/jwks", "/auth/smart-style.json")
 _DATA_PREFIXES = ("/fhir/", "/dicomweb/", "/wado")
-_EXPOSED = "ETag, Location, Last-Modified, Content-Location, X-Request-Id, WWW-Authenticate"
+_EXPOSED = (
+    "ETag, Location, Last-Modified, Content-Location, Content-Length, Content-Range, Accept-Ranges, Warning, "
+    "X-Request-Id, WWW-Authenticate"
+)
 
 
 def install(
@@ -40,7 +43,8 @@ def install(
         if allowed_origin():
             response.headers["Access-Control-Allow-Methods"] = "GET, HEAD, POST, PUT, PATCH, DELETE"
             response.headers["Access-Control-Allow-Headers"] = (
-                "Authorization, Content-Type, Accept, If-Match, If-None-Match, If-None-Exist, Prefer, X-Request-Id"
+                "Authorization, Content-Type, Accept, If-Match, If-None-Match, If-None-Exist, "
+                "If-Range, Range, Prefer, X-Request-Id"
             )
             response.headers["Access-Control-Max-Age"] = "600"
         return response
@@ -51,7 +55,10 @@ def install(
         if origin:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Expose-Headers"] = _EXPOSED
-        if origin != "*" and "Origin" in request.headers:
+        if request.path.startswith(_DATA_PREFIXES):
+            # Pages that isolate themselves (COEP), as viewers do for threads, take what says that it may be embedded.
+            response.headers["Cross-Origin-Resource-Policy"] = "cross-origin" if origin else "same-origin"
+        if origin != "*" and ("Origin" in request.headers or request.path.startswith(_DATA_PREFIXES)):
             response.vary.add("Origin")
         return response
 

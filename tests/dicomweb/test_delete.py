@@ -108,26 +108,18 @@ def test_a_study_goes_with_its_imaging_study_and_may_come_back(
     assert (resource["status"], resource["numberOfInstances"]) == ("available", 1)
 
 
-def test_a_study_that_a_report_is_about_is_withdrawn_and_not_lost_from_the_report(
+def test_a_study_that_another_resource_refers_to_is_withdrawn(
     client: FlaskClient, three: list[Dataset], projector: Projector, repository: Repository, stow: Stow
 ) -> None:
     project(projector)
     id = imaging_study_id(STUDY)
-    report = {
-        "resourceType": "DiagnosticReport",
-        "status": "final",
-        "code": {"text": "CT"},
-        "subject": {"display": "somebody"},
-        "imagingStudy": [{"reference": f"ImagingStudy/{id}"}],
-    }
-    repository.create(PRACTICE, report)
-    based = {
+    task = {
         "resourceType": "Task",
         "status": "requested",
         "intent": "order",
         "focus": {"reference": f"ImagingStudy/{id}"},
     }
-    repository.create(PRACTICE, based)
+    repository.create(PRACTICE, task)
     client.delete(HERE)
     project(projector)
     resource = repository.read(PRACTICE, "ImagingStudy", id).resource()

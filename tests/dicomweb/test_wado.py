@@ -220,7 +220,8 @@ class TestInstances:
             ('multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.4.90', 406),
             ("*/*", 200),
             ("application/dicom", 406),  # of several instances
-            ("application/zip", 406),
+            ("application/zip", 200),
+            ("text/html", 406),
         ],
     )
     def test_as_they_are_stored(self, client: FlaskClient, two: list[Dataset], accept: str, status: int) -> None:

@@ -356,8 +356,34 @@ class TestCors:
             assert response.headers["Access-Control-Allow-Origin"] == "https://app.example.org"
             assert "ETag" in response.headers["Access-Control-Expose-Headers"]
 
+    @pytest.mark.parametrize(
+        ("origin", "policy"),
+        [
+            ("https://app.example.org", "cross-origin"),
+            ("https://evil.example.org", "same-origin"),
+            (None, "same-origin"),
+        ],
+    )
+    def test_a_viewer_that_isolates_itself_may_embed_images(
+        self, http: FlaskClient, token: str, origin: str | None, policy: str
+    ) -> None:
+        headers = bearer(token) | ({"Origin": origin} if origin else {})
+        response = http.get("/dicomweb/whoami", headers=headers)
+        assert response.headers["Cross-Origin-Resource-Policy"] == policy
+        assert "Origin" in response.headers["Vary"]
+
+    def test_a_viewer_may_ask_for_pieces(self, http: FlaskClient, token: str) -> None:
+        origin = {"Origin": "https://app.example.org"}
+        asked = http.options("/dicomweb/whoami", headers=origin | {"Access-Control-Request-Method": "GET"})
+        assert "Range" in asked.headers["Access-Control-Allow-Headers"]
+        exposed = http.get("/dicomweb/whoami", headers=origin | bearer(token)).headers[
+            "Access-Control-Expose-Headers"
+        ]
+        assert "Content-Range" in exposed
+
     def test_pages_are_for_no_other_origin(self, http: FlaskClient) -> None:
         response = http.get("/auth/login", headers={"Origin": "https://app.example.org"})
+        assert "Cross-Origin-Resource-Policy" not in response.headers
         assert "Access-Control-Allow-Origin" not in response.headers
 
 
