@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,23 @@ class BlobStore:
                         raise TooLarge(f"an instance may have {max_bytes // 2**20} MB")
                     digest.update(chunk)
                     file.write(chunk)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return Spooled(path, size, digest.hexdigest())
+
+    def spool_file(self, write: Callable[[BinaryIO], object], max_bytes: int) -> Spooled:
+        """As `spool`, of what `write` writes to a file."""
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        path = self._incoming / secrets.token_hex(16)
+        try:
+            with path.open("xb") as file:
+                write(file)
+            size = path.stat().st_size
+            if size > max_bytes:
+                raise TooLarge(f"an instance may have {max_bytes // 2**20} MB")
+            with path.open("rb") as written:
+                digest = hashlib.file_digest(written, "sha256")
         except BaseException:
             path.unlink(missing_ok=True)
             raise

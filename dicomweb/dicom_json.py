@@ -20,13 +20,12 @@ from pydicom.sequence import Sequence
 from pydicom.valuerep import TEXT_VR_DELIMS, format_number_as_ds
 
 from dicomweb.failures import OUT_OF_RESOURCES, StoreFailure, cannot_understand
-from dicomweb.part10 import UNDEFINED, Bounded
+from dicomweb.part10 import MAX_DEPTH, UNDEFINED, Bounded
 
 Attribute = dict[str, Any]  # {"vr": "CS", "Value": ["CT"]}
 Attributes = dict[str, Attribute]  # by tag: "00080060"
 
 INLINE_BYTES = 8 * 1024  # larger binary values are bulk data, read from the stored object when asked for
-MAX_DEPTH = 64
 _NUMBERS = {"FL": "f", "FD": "d", "SL": "l", "SS": "h", "SV": "q", "UL": "L", "US": "H", "UV": "Q"}
 _UNIT = {"OW": 2, "OL": 4, "OF": 4, "OD": 8, "OV": 8}  # bytes of a word, for big-endian values
 _BINARY = {"OB", "OD", "OF", "OL", "OV", "OW", "UN"}

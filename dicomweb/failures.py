@@ -4,7 +4,11 @@ OUT_OF_RESOURCES = 0xA700
 NOT_THIS_SOP_CLASS = 0xA900  # the data set lacks what every composite instance has
 OTHER_STUDY = 0xA901  # A9xx as well: it belongs to another study than the address names
 CANNOT_UNDERSTAND = 0xC000
+SYNTAX_NOT_SUPPORTED = 0xC122
 SOP_CLASS_NOT_SUPPORTED = 0x0122
+PROCESSING = 0x0110  # the request itself does not hold what is needed
+# Warning Reason (0008,1196): stored, but not all is told as it was sent. PS3.18 table I.2-1.
+COERCED = 0xB000
 # "Duplicate SOP Instance" (PS3.7 C.5.4): this SOP Instance UID is stored already, with other bytes. The stored
 # object stays as it is: a UID names one object for ever (PS3.5 section 9), and whoever saw the first one must find
 # it again. The same bytes sent again are a success.

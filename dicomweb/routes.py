@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from zlib import MAX_WBITS, compressobj
 
 import orjson
@@ -10,6 +11,7 @@ from flask import Blueprint, Response, request
 
 from dicomweb import bulk, qido, stow, wado
 from dicomweb.accept import (
+    ANY,
     DICOM,
     DICOM_JSON,
     DICOM_XML,
@@ -26,7 +28,8 @@ from dicomweb.content import Content
 from dicomweb.delivery import unless_known
 from dicomweb.display import parse_window
 from dicomweb.instance import instance_address
-from dicomweb.multipart import parts
+from dicomweb.multipart import CHUNK, Part, parts
+from dicomweb.native_xml import as_xml
 from dicomweb.pool import PixelPool
 from dicomweb.render import JPEG, MAX_VIEWPORT, PNG, Rendering, Viewport
 from dicomweb.store import DicomStore
@@ -39,6 +42,8 @@ log = logging.getLogger(__name__)
 IMAGING = "ImagingStudy"
 MAY_DELETE = frozenset({"admin", "practice", "system"})  # who may expunge resources, too
 THUMBNAIL_SIDE = 128
+ANYTHING = Accepted(ANY)
+_STORED_FROM = (DICOM, DICOM_JSON, DICOM_XML)
 _BLANK = re.compile(r"(?<=\w) (?=\w)")
 _STUDY = "/studies/<study>"
 _SERIES = f"{_STUDY}/series/<series>"
@@ -71,11 +76,14 @@ def create_blueprint(
             raise Forbidden("images are stored by the practice")
         if study is not None:
             check_uid(study, "StudyInstanceUID")
-        boundary = _boundary()
         request.max_content_length = max_bytes
-        message = parts(request.stream, boundary)
-        outcome = stow.store_instances(store, blobs, message, study, max_bytes)
-        return _json(orjson.dumps(stow.answer(outcome, base_url)), outcome.status)
+        message, media_type = _message()
+        outcome = stow.store_instances(store, blobs, message, media_type, study, max_bytes)
+        answer = stow.answer(outcome, base_url)
+        # What is stored is told, in a form that the client may not have asked for rather than not at all.
+        if next((a for a in _accepted() if a.fits(DICOM_JSON) or a.fits(DICOM_XML)), ANYTHING).fits(DICOM_JSON):
+            return _json(orjson.dumps(answer), outcome.status)
+        return Response(as_xml(answer), outcome.status, content_type=DICOM_XML)
 
     # Deleting, which PS3.18 leaves to the server
 
@@ -236,14 +244,27 @@ def _accepted() -> list[Accepted]:
     return parse_accept(named, request.headers.get("Accept"))
 
 
-def _boundary() -> str:
-    """The boundary of a request of DICOM files. Raises UnsupportedMediaType, BadRequest."""
+def _message() -> tuple[Iterable[Part], str]:
+    """The parts of a request that stores, and the media type of the instances (or of their metadata) in them.
+
+    One instance, or one JSON or XML, may be the whole content. Raises UnsupportedMediaType, BadRequest.
+    """
     media_type, parameters = content_type(request.headers.get("Content-Type", ""))
-    if media_type != MULTIPART or parameters.get("type", DICOM).lower() != DICOM:
-        raise UnsupportedMediaType(f'instances are sent as {MULTIPART}; type="{DICOM}"')
-    if not parameters.get("boundary"):
-        raise BadRequest("the Content-Type has no boundary")
-    return parameters["boundary"]
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("send the content as it is, without a Content-Encoding")
+    if media_type == MULTIPART:
+        media_type = content_type(parameters.get("type", DICOM))[0]
+        if media_type in _STORED_FROM and not parameters.get("boundary"):
+            raise BadRequest("the Content-Type has no boundary")
+        if media_type in _STORED_FROM:
+            return parts(request.stream, parameters["boundary"]), media_type
+    if media_type not in _STORED_FROM:
+        raise UnsupportedMediaType(f'instances are sent as {MULTIPART}; type="{DICOM}", or one as {DICOM}')
+    first = request.stream.read(CHUNK)
+    if not first:
+        raise BadRequest("the request has no content")
+    chunks = chain([first], iter(lambda: request.stream.read(CHUNK), b""))
+    return [Part({"content-type": media_type}, chunks)], media_type
 
 
 def _rendering(viewport: Viewport | None) -> Rendering:

@@ -1,12 +1,22 @@
 """STOW-RS: store the parts of one request, each for itself. PS3.18 section 10.5."""
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from dicomweb.accept import DICOM, DICOM_JSON, DICOM_XML, content_type
 from dicomweb.attributes import value
-from dicomweb.blobs import BlobStore, same_content
+from dicomweb.blobs import BlobStore, Spooled, same_content
+from dicomweb.composed import Composer
 from dicomweb.dicom_json import Attributes
-from dicomweb.failures import DUPLICATE_SOP_INSTANCE, OTHER_STUDY, StoreFailure, cannot_understand
+from dicomweb.failures import (
+    COERCED,
+    DUPLICATE_SOP_INSTANCE,
+    OTHER_STUDY,
+    OUT_OF_RESOURCES,
+    StoreFailure,
+    cannot_understand,
+)
 from dicomweb.instance import Instance, Received, receive
 from dicomweb.multipart import Part
 from dicomweb.store import DicomStore
@@ -15,6 +25,7 @@ from fhir_server.errors import BadRequest, TooLarge
 MAX_PARTS = 10_000
 MAX_HELD_BYTES = 128 * 1024 * 1024  # of what is known of the instances: they are indexed when the message has ended
 _CLASS, _INSTANCE, _URL, _REASON = "00081150", "00081155", "00081190", "00081197"
+_WARNING = "00081196"
 _FAILED, _REFERENCED = "00081198", "00081199"
 
 
@@ -27,26 +38,30 @@ class Outcome:
 
     @property
     def status(self) -> int:
-        """200: all, 202: some, 409: none."""
-        return 200 if not self.failures else 202 if self.stored else 409
+        """200: all, 202: some, or not all as they were sent, 409: none. PS3.18 table 10.5.3-1."""
+        if not self.stored:
+            return 409
+        return 202 if self.failures or any(instance.mended for instance in self.stored) else 200
 
 
 def store_instances(
-    store: DicomStore, blobs: BlobStore, parts: Iterator[Part], study: str | None, max_bytes: int
+    store: DicomStore, blobs: BlobStore, parts: Iterable[Part], media_type: str, study: str | None, max_bytes: int
 ) -> Outcome:
     """Store what can be stored. Nothing is, when the message itself is broken: raises BadRequest, TooLarge.
 
-    study: all instances must belong to it. When it returns, the stored ones survive a loss of power.
+    media_type: of the instances, DICOM, or of their metadata. study: all must belong to it. When it returns, the
+    stored ones survive a loss of power.
     """
     outcome = Outcome()
+    composer = Composer(blobs, max_bytes)
     received: list[Received] = []
     try:
         held = 0
-        for number, part in enumerate(parts, 1):
+        for number, made in enumerate(_files(blobs, parts, media_type, composer, max_bytes), 1):
             if number > MAX_PARTS or held > MAX_HELD_BYTES:
                 raise TooLarge("too many instances in one request; send them in several")
             try:
-                item = _receive(blobs, part, study, max_bytes)
+                item = _receive(blobs, made, study)
             except StoreFailure as failure:
                 outcome.failures.append(failure)
             else:
@@ -56,6 +71,7 @@ def store_instances(
             raise BadRequest("the request has no instances")
         _keep(store, blobs, received, outcome)
     finally:
+        composer.close()
         for item in received:  # those that were kept have moved
             blobs.discard(item.spooled)
     return outcome
@@ -76,25 +92,49 @@ def answer(outcome: Outcome, base_url: str) -> Attributes:
                 _INSTANCE: value("UI", instance.sop_instance),
                 _URL: value("UR", base_url + instance.address),
             }
+            | ({_WARNING: value("US", COERCED)} if instance.mended else {})
             for instance in outcome.stored
         ]
         attributes[_REFERENCED] = value("SQ", *references)
     return attributes
 
 
-def _receive(blobs: BlobStore, part: Part, study: str | None, max_bytes: int) -> Received:
-    media_type = part.headers.get("content-type", "application/dicom").partition(";")[0].strip().lower()
-    if media_type != "application/dicom":
-        raise cannot_understand("this part is not application/dicom")
-    spooled = blobs.spool(part.chunks, max_bytes)
+def _files(
+    blobs: BlobStore, parts: Iterable[Part], media_type: str, composer: Composer, max_bytes: int
+) -> Iterator[Spooled | StoreFailure]:
+    """A file for each instance, or why there is none: those that come as files, then those that are put together."""
+    for part in parts:
+        of_part, _ = content_type(part.headers.get("content-type", DICOM))
+        try:
+            if of_part == DICOM:
+                yield blobs.spool(part.chunks, max_bytes)
+            elif of_part in (DICOM_JSON, DICOM_XML):
+                composer.add_metadata(part, of_part)
+            elif media_type == DICOM:
+                raise cannot_understand("this part is not application/dicom")
+            else:
+                composer.add_bulk(part)
+        except StoreFailure as failure:
+            yield failure
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            yield StoreFailure(OUT_OF_RESOURCES, "there is no room to store this instance")
+    yield from composer.files()
+
+
+def _receive(blobs: BlobStore, made: Spooled | StoreFailure, study: str | None) -> Received:
+    """Read a file. Raises StoreFailure, and discards it then."""
+    if isinstance(made, StoreFailure):
+        raise made
     try:
-        item = receive(spooled)
+        item = receive(made)
         if study is not None and item.instance.study != study:
             instance = item.instance
             text = "the instance belongs to another study than the address names"
             raise StoreFailure(OTHER_STUDY, text, instance.sop_class, instance.sop_instance)
     except BaseException:
-        blobs.discard(spooled)
+        blobs.discard(made)
         raise
     return item
 

@@ -39,7 +39,7 @@ def test_every_file_is_stored_or_refused_with_a_reason_and_what_is_stored_can_be
     for name, file in corpus:
         answer = stow(file)
         statuses[answer.status_code] += 1
-        assert answer.status_code in (200, 409), name
+        assert answer.status_code in (200, 202, 409), name
         if answer.status_code == 409:
             (failure,) = answer.json["00081198"]["Value"]
             assert failure["00081197"]["Value"][0] in REASONS, name
@@ -55,9 +55,10 @@ def test_every_file_is_stored_or_refused_with_a_reason_and_what_is_stored_can_be
             assert got.status_code == 406 or has_pixels, name
         assert client.get(url).data.count(file) == 1, name
     assert statuses[200] > 250
+    assert statuses[202] > 0  # decimal strings that are too long
     while projector.project_due():
         pass
     studies = client.get("/dicomweb/studies").json
     found = repository.search(PRACTICE, "ImagingStudy", "_summary=count", strict=True)
     assert found.total == len(studies) > 50
-    assert len(client.get("/dicomweb/instances?limit=10000").json) == statuses[200]
+    assert len(client.get("/dicomweb/instances?limit=10000").json) == statuses[200] + statuses[202]

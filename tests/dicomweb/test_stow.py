@@ -119,9 +119,8 @@ class TestRequest:
     @pytest.mark.parametrize(
         ("content_type", "status"),
         [
-            ("application/dicom", 415),
-            ("application/json", 415),
-            ('multipart/related; type="application/dicom+json"; boundary=b', 415),
+            ('multipart/related; type="application/pdf"; boundary=b', 415),
+            ('multipart/related; type="application/dicom+json"', 400),
             ("multipart/form-data; boundary=b", 415),
             ("", 415),
             ('multipart/related; type="application/dicom"', 400),
