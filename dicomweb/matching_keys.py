@@ -11,9 +11,15 @@ from dicomweb.dicom_json import Attributes, items
 MAX_VALUES = 64  # of one attribute; the keys that are searched have one value, or a few
 
 
+# Letters with a stroke or joined ones, which Unicode does not take apart.
+_LETTERS = str.maketrans(
+    {"ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ı": "i"}
+)
+
+
 def fold(text: str) -> str:
     """A person name without case and accents, and without the empty components at its end."""
-    decomposed = unicodedata.normalize("NFKD", text)
+    decomposed = unicodedata.normalize("NFKD", text.translate(_LETTERS))
     return "".join(sign for sign in decomposed if not unicodedata.combining(sign)).casefold().rstrip("^ ")
 
 

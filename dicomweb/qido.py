@@ -3,7 +3,9 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
+from dicomweb.accept import DICOM_XML
 from dicomweb.attributes import (
     ATTRIBUTES,
     INSTANCE_UID,
@@ -18,8 +20,10 @@ from dicomweb.attributes import (
     of_level,
     value,
 )
+from dicomweb.content import Content, Part, multipart
 from dicomweb.dicom_json import Attributes, text
 from dicomweb.matching_keys import date, field_of, fold, time
+from dicomweb.native_xml import as_xml
 from dicomweb.records import Condition
 from dicomweb.store import DicomStore
 from dicomweb.uids import is_uid
@@ -35,6 +39,8 @@ MAX_WHOLE = 1000  # answers with whole data sets, which are held in memory toget
 AVAILABILITY = "00080056"
 CHARACTER_SET = "00080005"
 _SEVERAL = {"UI": r"[,\\]", "CS": r"[,\\]"}  # neither sign can be part of such a value
+MOMENTS = (("00080020", "00080030"), ("00400244", "00400245"))  # dates with their times: of study, procedure step
+_BETWEEN_WORDS = re.compile(r"[\^= ,.'-]+")
 _WILDCARDS = re.compile(r"[*?]")
 _RANGES = {"DA": (date, re.compile(r"\d{8}")), "TM": (time, re.compile(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?"))}
 _NUMBER = re.compile(r"\d{1,9}")
@@ -71,8 +77,12 @@ def parse_query(
     matched = {attribute.path: attribute for attribute in of_level(level) if attribute.matched}
     if level != "study":
         matched.pop(MODALITIES, None)  # of a study; a series has its own Modality
+    parameters = list(parameters)
+    fuzzy = _fuzzy(parameters)
     for name, given in parameters:
         match name.lower():
+            case "fuzzymatching" | "charset":  # read above; all text is UTF-8
+                continue
             case "":  # `studies?&includefield=...` is sent by a viewer
                 continue
             case "limit":
@@ -81,17 +91,15 @@ def parse_query(
                 query.offset = _count(name, given, MAX_OFFSET)
             case "includefield":
                 _include(query, given)
-            case "fuzzymatching":
-                if given.lower() == "true":
-                    query.warnings.append("fuzzymatching is not supported; only literal matching was performed")
-                elif given.lower() not in ("false", ""):
-                    raise BadRequest("fuzzymatching is true or false")
             case _:
                 path = find(name)
                 if path not in matched:
                     raise BadRequest(_unknown(name, path, level))
-                if (condition := _condition(matched[path], given)) is not None:
+                if fuzzy and matched[path].vr == "PN":
+                    query.conditions += _fuzzy_conditions(matched[path], given)
+                elif (condition := _condition(matched[path], given)) is not None:
                     query.conditions.append(condition)
+    query.conditions = _with_moments(query.conditions)
     return query
 
 
@@ -110,6 +118,12 @@ def search(store: DicomStore, access: Access, query: Query, base_url: str) -> li
         _answer(match if query.everything else {t: match[t] for t in match if t in wanted}, query.level, base_url)
         for match in found[: query.limit]
     ]
+
+
+def in_xml(found: list[Attributes]) -> Content:
+    """Each match in a part of its own. PS3.18 section 10.6.3.3."""
+    bodies = [as_xml(match) for match in found]
+    return multipart(DICOM_XML, [Part({"Content-Type": DICOM_XML}, partial(list, [b]), len(b)) for b in bodies])
 
 
 def _answer(attributes: Attributes, level: Level, base_url: str) -> Attributes:
@@ -159,12 +173,50 @@ def _condition(attribute: Attribute, given: str) -> Condition | None:
     return Condition(name, "one_of", (wanted,))
 
 
+def _fuzzy(parameters: list[tuple[str, str]]) -> bool:
+    given = [value.strip().lower() for name, value in parameters if name.lower() == "fuzzymatching"]
+    if not set(given) <= {"true", "false", ""}:
+        raise BadRequest("fuzzymatching is true or false")
+    return "true" in given
+
+
+def _fuzzy_conditions(attribute: Attribute, given: str) -> list[Condition]:
+    """Each word of the question begins a word of the name, in any order: `jo ber` finds `Berg^Johanna`."""
+    if "\0" in given or len(given) > MAX_VALUE_LENGTH:
+        raise BadRequest(f"{attribute.keyword} has no such values")
+    words = [word for word in _BETWEEN_WORDS.split(fold(given)) if word.strip("*?")]
+    name = field_of(attribute.path)
+    return [Condition(name, "like", (f"(^|{_BETWEEN_WORDS.pattern}){_signs(word.rstrip('*'))}",)) for word in words]
+
+
+def _with_moments(conditions: list[Condition]) -> list[Condition]:
+    """A range of dates together with a range of times is one of moments: from the one time on the first day to the
+    other time on the last. PS3.4 section C.2.2.2.5.4."""
+    by_field = {condition.field: condition for condition in conditions if condition.kind == "between"}
+    for day, clock in MOMENTS:
+        dates, times = by_field.get(day), by_field.get(clock)
+        if dates and times and _has_two_ends(dates) and _has_two_ends(times):
+            moment = Condition(f"{day} {clock}", "moments", (*dates.values, *times.values))
+            conditions = [*(c for c in conditions if c not in (dates, times)), moment]
+    return conditions
+
+
+def _has_two_ends(between: Condition) -> bool:
+    """Whether it is a range, and not one value (which stands for all that begins like it)."""
+    low, high = between.values
+    return low is None or high is None or low != high.rstrip("~")
+
+
 def _pattern(wildcards: str) -> str:
     """`*` any number of characters, `?` one of them, all others themselves; the whole value."""
+    return f"^{_signs(wildcards)}$"
+
+
+def _signs(wildcards: str) -> str:
     parts = {"*": ".*", "?": "."}
     # Several stars in a row mean what one means, and would make the matching slow.
     signs = re.sub(r"\*+", "*", wildcards)
-    return "^" + "".join(parts.get(sign, re.escape(sign)) for sign in signs) + "$"
+    return "".join(parts.get(sign, re.escape(sign)) for sign in signs)
 
 
 def _range(attribute: Attribute, name: str, given: str) -> Condition:

@@ -34,11 +34,12 @@ class Condition:
     """One key of a search. field: see matching_keys.field_of.
 
     one_of: it has one of the values. like: it matches the regular expression. between: it lies in the closed range,
-    either end may be None.
+    either end may be None. moments: `field` names a date and a time, which together lie between the first date and
+    time and the last; values are first date, last date, first time, last time.
     """
 
     field: str
-    kind: Literal["one_of", "like", "between"]
+    kind: Literal["one_of", "like", "between", "moments"]
     values: tuple[str | None, ...]
 
 

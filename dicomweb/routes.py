@@ -1,5 +1,6 @@
 """The DICOMweb service at /dicomweb. Thin: values out of the request, a result into the response. PS3.18."""
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterable, Iterator
@@ -113,14 +114,20 @@ def create_blueprint(
     def search(level: Level, study: str | None = None, series: str | None = None) -> Response:
         access = current_access()
         access.require("search", IMAGING)
-        choose(_accepted(), [DICOM_JSON], "the answer to a search")
+        media_type = json_or_xml(_accepted(), "the answer to a search")
         if study is not None:
             _check(study, series)
             store.check_visible(access, study)
         given = [(k, v) for k, values in request.args.lists() for v in values if k.lower() != "accept"]
         query = qido.parse_query(level, given, study, series)
         found = qido.search(store, access, query, base_url)
-        answer = _json(orjson.dumps(found))
+        body = orjson.dumps(found)
+
+        def make() -> Content | Response:
+            return _json(body) if media_type == DICOM_JSON else qido.in_xml(found)
+
+        # Which studies match, and who sees them, has no state but the answer itself.
+        answer = unless_known(hashlib.sha256(body).hexdigest(), make)
         for warning in query.warnings:
             answer.headers.add("Warning", f'299 radloop "{warning}"')
         return answer

@@ -469,12 +469,29 @@ def _at(study: str, series: str | None, sop_instance: str | None) -> dict[str, s
     return {name: uid for name, uid in asked.items() if uid is not None}
 
 
+def _moments(day: str, clock: str, values: tuple[str | None, ...]) -> dict[str, Any]:
+    first_day, last_day, first_time, last_time = values
+    bounds: list[dict] = []
+    if first_day is not None:
+        same = {day: first_day} | ({clock: {"$gte": first_time}} if first_time else {})
+        bounds.append({"$or": [{day: {"$gt": first_day}}, same]})
+    if last_day is not None:
+        # The end of a range has a sign behind it that sorts after all digits.
+        bare = last_day.rstrip("~")
+        same = {day: bare} | ({clock: {"$lte": last_time}} if last_time else {})
+        bounds.append({"$or": [{day: {"$lt": bare}}, same]})
+    return {"$and": bounds}
+
+
 def _mongo(level: Level, condition: Condition) -> dict[str, Any]:
     name = _UID_FIELDS[level].get(condition.field, f"f.{condition.field}")
     if condition.kind == "one_of":
         return {name: {"$in": list(condition.values)}}
     if condition.kind == "like":
         return {name: {"$regex": condition.values[0]}}
+    if condition.kind == "moments":
+        day, clock = (f"f.{one}" for one in condition.field.split())
+        return _moments(day, clock, condition.values)
     low, high = condition.values
     bounds = {operator: end for operator, end in (("$gte", low), ("$lte", high)) if end is not None}
     return {name: bounds}

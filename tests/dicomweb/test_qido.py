@@ -190,11 +190,62 @@ class TestStudies:
         assert "more results" in client.get("/dicomweb/studies?limit=2").headers["Warning"]
         assert "Warning" not in client.get("/dicomweb/studies?limit=3").headers
 
-    def test_fuzzy_matching_is_told_not_to_be_done(self, client: FlaskClient) -> None:
-        answer = client.get("/dicomweb/studies?PatientName=Doe*&fuzzymatching=true")
-        assert answer.headers["Warning"].startswith("299 ")
-        assert len(answer.json) == 2
-        assert "Warning" not in client.get("/dicomweb/studies?fuzzymatching=false").headers
+    @pytest.mark.parametrize(
+        ("name", "found"),
+        [
+            ("jo mul", {KNEE}),  # words in any order, their beginnings, without case and accents
+            ("Müller", {KNEE}),
+            ("doe j", {CHEST, HEAD}),
+            ("Doe^Jon", {HEAD}),
+            ("ane", set()),  # inside a word
+            ("太", {CHEST}),
+            ("d?e ja*", {CHEST}),
+            ("*", {KNEE, CHEST, HEAD}),
+            ("(doe|.*)", set()),
+        ],
+    )
+    def test_fuzzy_matching_finds_words_of_a_name(self, client: FlaskClient, name: str, found: set[str]) -> None:
+        query = {"PatientName": name, "fuzzymatching": "true"}
+        answer = client.get("/dicomweb/studies", query_string=query)
+        assert {study["0020000D"]["Value"][0] for study in answer.json} == found
+        assert "Warning" not in answer.headers
+
+    @pytest.mark.parametrize(
+        ("query", "found"),
+        [
+            ("StudyDate=20240131-20240201&StudyTime=1000-0900", {KNEE, CHEST}),
+            ("StudyDate=20240131-20240201&StudyTime=1016-0900", {CHEST}),
+            ("StudyDate=20240131-20240201&StudyTime=1000-0759", {KNEE}),
+            ("StudyDate=20240131-&StudyTime=1016-", {CHEST}),
+            ("StudyDate=-20240201&StudyTime=-0759", {KNEE, HEAD}),
+            ("StudyDate=20240131-20240201&StudyTime=0800", {CHEST}),  # that time of any of the days
+            ("StudyDate=20240201&StudyTime=0700-0900", {CHEST}),
+        ],
+    )
+    def test_a_range_of_dates_with_one_of_times_is_one_of_moments(
+        self, client: FlaskClient, query: str, found: set[str]
+    ) -> None:
+        assert {study["0020000D"]["Value"][0] for study in client.get(f"/dicomweb/studies?{query}").json} == found
+
+    def test_matches_in_xml(self, client: FlaskClient) -> None:
+        for accept in ('multipart/related; type="application/dicom+xml"', "application/dicom+xml"):
+            answer = client.get("/dicomweb/studies?PatientName=Doe*", headers={"Accept": accept})
+            assert answer.headers["Content-Type"].startswith('multipart/related; type="application/dicom+xml"; bound')
+            assert answer.text.count("<NativeDicomModel") == 2
+            assert "<FamilyName>山田</FamilyName>" in answer.text
+
+    def test_an_answer_that_is_known_costs_no_bytes_until_it_is_another(self, client: FlaskClient) -> None:
+        first = client.get("/dicomweb/studies")
+        known = {"If-None-Match": first.headers["ETag"]}
+        assert first.headers["Cache-Control"] == "private, no-cache"
+        assert client.get("/dicomweb/studies", headers=known).status_code == 304
+        assert client.get("/dicomweb/studies?limit=1", headers=known).status_code == 200
+
+    def test_a_character_set_may_be_asked_for_and_is_utf_8(self, client: FlaskClient) -> None:
+        assert len(client.get("/dicomweb/studies?charset=iso-8859-1").json) == 3
+
+    def test_fuzzy_matching_may_be_false(self, client: FlaskClient) -> None:
+        assert len(client.get("/dicomweb/studies?PatientName=jane&fuzzymatching=false").json) == 0
 
     def test_what_a_well_known_viewer_sends(self, client: FlaskClient) -> None:
         query = "limit=101&offset=0&fuzzymatching=false&includefield=00081030%2C00080060%2C00080090%2C00100030"
@@ -236,7 +287,7 @@ class TestStudies:
             ("", 200),
             ("text/html, application/*;q=0.5", 200),
             ("application/dicom+json, application/json", 200),
-            ('multipart/related; type="application/dicom+xml"', 406),
+            ('multipart/related; type="application/pdf"', 406),
             ("text/html", 406),
             ("application/dicom+json;q=0", 406),
         ],
