@@ -19,7 +19,7 @@ COLUMNS = ["id", "link", "level", "test"]
 class Requirement:
     """id: page and what it asks for; test: the name of a test, or empty.
 
-    level: SHALL, SHALL NOT or SHOULD where the page says so, rule where it says what is done without one of these words.
+    level: SHALL, SHALL NOT or SHOULD where the page says so, rule where it says what is done without such a word.
     """
 
     id: str
