@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 from pymongo.database import Database
 
@@ -21,6 +22,7 @@ from referral.context import Practice
 from referral.messages import referral_number
 from referral.policy import Policy
 from smart_auth.access import access_of_subject
+from smart_auth.outside.servers import read_servers
 from smart_auth.service import AuthService
 from smart_auth.service import create_service as create_auth
 from subscriptions.admission import SubscriptionAdmission
@@ -71,7 +73,13 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
     repository = Repository(
         VersionStore(database, SORTED), settings.fhir_base, real_clock, admissions, views={"Subscription": masked}
     )
-    auth = create_auth(database, real_clock, settings.origin, second_factor_required=settings.second_factor_required)
+    auth = create_auth(
+        database,
+        real_clock,
+        settings.origin,
+        second_factor_required=settings.second_factor_required,
+        outside=read_servers(Path(settings.outside_servers) if settings.outside_servers else None),
+    )
     return Parts(
         settings=settings,
         database=database,

@@ -46,6 +46,7 @@ class Settings:
     noshow_grace_minutes: int = 15
     noshow_correction_minutes: int = 30
     hold_minutes: int = 10
+    outside_servers: str = ""  # file that lists the EHRs and OpenID providers we are a client of
     second_factor_required: bool = False  # of the practice's staff, at their log-in
     demo: bool = False
     open: bool = False
@@ -167,6 +168,7 @@ class _Schema(marshmallow.Schema):
     noshow_grace_minutes = Integer(validate=_MINUTES)
     noshow_correction_minutes = Integer(validate=_MINUTES)
     hold_minutes = Integer(validate=_MINUTES)
+    outside_servers = String()
     second_factor_required = Boolean()
     demo = Boolean()
     open = Boolean()

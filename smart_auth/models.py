@@ -220,6 +220,38 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
+class Journey:
+    """A browser sent to another server, known by the digest of its `state`. browser: the digest of its cookie."""
+
+    digest: str
+    server: str
+    browser: str
+    verifier: str = field(repr=False)
+    nonce: str
+    redirect_uri: str
+    wanted: str
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EhrVisit:
+    """An app of ours opened inside an EHR, known by the grant of the token that its page has here.
+
+    token: the EHR's own, which never leaves this server. patient, references: of its launch context, in its names.
+    """
+
+    grant: str
+    server: str
+    token: str = field(repr=False)
+    scope: str
+    patient: str | None
+    references: tuple[str, ...]
+    banner: bool
+    style: str | None
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """A browser's log-in. `digest` is that of the cookie; `csrf` is what its forms must carry."""
 

@@ -6,6 +6,7 @@ from urllib.parse import quote, urlsplit
 
 from flask import Response, render_template, request
 
+from smart_auth.outside.servers import OPENID
 from smart_auth.service import AuthService
 
 # frame-ancestors: nobody puts our log-in or consent page into a frame. form-action is left open: after consent the
@@ -45,7 +46,16 @@ def login_page(
     token = request.cookies.get(login_cookie(service)) or ""
     if not re.fullmatch(r"[\w-]{43}", token, re.ASCII):
         token = token_urlsafe(32)
-    response = page("login.html", status, wanted=local_path(wanted), token=token, failed=failed, name=name)
+    providers = [one for one in service.outside.values() if one.kind == OPENID]
+    response = page(
+        "login.html",
+        status,
+        wanted=local_path(wanted),
+        token=token,
+        failed=failed,
+        name=name,
+        providers=providers,
+    )
     response.set_cookie(
         login_cookie(service), token, httponly=True, secure=service.sessions.secure, samesite="Lax", path="/"
     )

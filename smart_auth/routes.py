@@ -3,7 +3,7 @@
 from flask import Blueprint, Response, jsonify, request
 
 from fhir_server.repository import Repository
-from smart_auth import apps_routes, authorize_routes, discovery, login_routes
+from smart_auth import apps_routes, authorize_routes, discovery, login_routes, outside_routes
 from smart_auth.brand import brand_bundle
 from smart_auth.patients import Patients
 from smart_auth.server import Server
@@ -29,6 +29,7 @@ def create_blueprint(service: AuthService, repository: Repository, practice: str
 
     authorize_routes.add(blueprint, service, server, Patients(repository))
     login_routes.add(blueprint, service)
+    outside_routes.add(blueprint, service)
     apps_routes.add(blueprint, service)
 
     @blueprint.post("/auth/token")

@@ -1,13 +1,14 @@
 """All parts of the authorization server, made once a process from a database, a clock and the public address."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 
 from smart_auth.jwks import ClientKeys
 from smart_auth.keys import KeyRing
+from smart_auth.outside.servers import Servers
 from smart_auth.passwords import Passwords
 from smart_auth.sessions import Sessions
 from smart_auth.store import AuthStore, Database
@@ -31,6 +32,7 @@ class AuthService:
     issuer: Issuer
     verifier: TokenVerifier
     sessions: Sessions
+    outside: Servers = field(default_factory=dict)  # that we may be a client of
     second_factor_required: bool = False  # of the practice's staff; who has one always needs it
 
     @property
@@ -50,6 +52,7 @@ def create_service(
     passwords: Passwords | None = None,
     *,
     second_factor_required: bool = False,
+    outside: Servers | None = None,
 ) -> AuthService:
     """Put the parts together and create the indexes.
 
@@ -71,5 +74,6 @@ def create_service(
         issuer=Issuer(store, keys, fhir_base, clock),
         verifier=TokenVerifier(store, keys, fhir_base, clock),
         sessions=Sessions(store, clock, secure=origin.startswith("https://")),
+        outside=outside or {},
         second_factor_required=second_factor_required,
     )

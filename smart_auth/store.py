@@ -6,6 +6,7 @@ a deactivation that was acknowledged holds.
 """
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -22,7 +23,9 @@ from smart_auth.models import (
     AuthorizationCode,
     Client,
     Context,
+    EhrVisit,
     Grant,
+    Journey,
     Launch,
     Pending,
     RefreshToken,
@@ -36,7 +39,7 @@ logging.getLogger("pymongo").setLevel(logging.INFO)
 
 T = TypeVar("T")
 _EXPIRING = tuple(
-    f"auth_{name}" for name in ("attempts", "codes", "grants", "jtis", "launches", "pending", "refresh", "sessions")
+    f"auth_{name}" for name in "attempts codes grants journeys jtis launches pending refresh sessions visits".split()
 )
 
 
@@ -73,6 +76,9 @@ class AuthStore:
         self._attempts = self._database["auth_attempts"]
         self._second_factors = self._database["auth_second_factors"]
         self._pending = self._database["auth_pending"]
+        self._links = self._database["auth_links"]
+        self._journeys = self._database["auth_journeys"]
+        self._visits = self._database["auth_visits"]
         self._state = self._database["auth_state"]
         self.changes_here = 0  # changes made through this object, which its process need not wait to notice
 
@@ -327,6 +333,43 @@ class AuthStore:
 
     def end_pending(self, digest: str) -> None:
         self._pending.delete_one({"_id": digest})
+
+    # Users of other servers
+
+    def linked(self, server: str, subject_digest: str) -> str | None:
+        """The name here of who has that `sub` there."""
+        document = self._links.find_one({"_id": {"server": server, "subject": subject_digest}})
+        return document["user"] if document else None
+
+    def link(self, server: str, subject_digest: str, name: str) -> None:
+        """For good: who has that `sub` there is that user here."""
+        self._links.update_one(
+            {"_id": {"server": server, "subject": subject_digest}}, {"$setOnInsert": {"user": name}}, upsert=True
+        )
+
+    def users_by_email(self, email: str) -> list[User]:
+        """Two active users at most with that address, in whatever case."""
+        wanted = {"email": {"$regex": f"^{re.escape(email)}$", "$options": "i"}, "active": True}
+        return [_user(document) for document in self._users.find(wanted).limit(2)]
+
+    # Journeys to other servers
+
+    def add_journey(self, journey: Journey) -> None:
+        self._journeys.insert_one(_document(journey, "digest"))
+
+    def take_journey(self, digest: str) -> Journey | None:
+        """The journey, for exactly one of any number of callers."""
+        document = self._journeys.find_one_and_delete({"_id": digest})
+        return Journey(digest=document.pop("_id"), **document) if document else None
+
+    def add_visit(self, visit: EhrVisit) -> None:
+        self._visits.insert_one(_document(visit, "grant"))
+
+    def visit(self, grant: str) -> EhrVisit | None:
+        document = self._visits.find_one({"_id": grant})
+        if document is None:
+            return None
+        return EhrVisit(grant=document.pop("_id"), **document | {"references": tuple(document["references"])})
 
     # Log-in attempts
 
