@@ -44,13 +44,18 @@ def capability_statement(
     oauth_uris: Mapping[str, str],
     searchable: Callable[[str], Iterable[conformance.SearchParameter]],
     capabilities: Iterable[Capability] = (),
+    deletes_at_once: int = 1,
 ) -> dict:
-    """What this server does. searchable: the search parameters of a type that can really be searched by."""
+    """What this server does. searchable: the search parameters of a type that can really be searched by.
+
+    deletes_at_once: how many resources a conditional delete may delete.
+    """
     operations = list(operations)
     capabilities = list(capabilities)
     resources = []
     for resource_type in sorted(conformance.resource_types()):
         resource = _resource(resource_type, _of_type(operations, resource_type), searchable(resource_type))
+        resource["conditionalDelete"] = "single" if deletes_at_once == 1 else "multiple"
         for capability in capabilities:
             resource |= capability.resources.get(resource_type, {})
             if resource_type in capability.operations:
@@ -112,7 +117,6 @@ def _resource(
         "conditionalCreate": True,
         "conditionalRead": "full-support",
         "conditionalUpdate": True,
-        "conditionalDelete": "single",
         "referencePolicy": ["literal", "local", "enforced"],
         "searchInclude": references,
         "searchParam": [

@@ -1,4 +1,4 @@
-"""Conditional create, update, patch and delete: which resource the criteria mean.
+"""Conditional create, update, patch and delete: which resources the criteria mean.
 https://hl7.org/fhir/R4/http.html#cond-update
 
 The criteria are met by what is stored before the commit, less what the commit itself deletes.
@@ -6,6 +6,7 @@ The criteria are met by what is stored before the commit, less what the commit i
 
 import uuid
 from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
@@ -40,6 +41,9 @@ class Conditions:
             return
         # The guard is read before the search: whoever commits after that changes it, and we start anew.
         holder = self._repository.store.guard(name)
+        if draft.interaction == "delete" and self._repository.deletes_at_once > 1:
+            self._meet_several(draft, resource_type, deleted)
+            return
         found = match_one(self._repository, self._access, resource_type, criteria, draft.path, deleted)
         if found is not None:
             self._found(draft, found)
@@ -53,6 +57,19 @@ class Conditions:
             draft.unmet = True
             self._first[name] = draft
             self.guards.append(Guard(name, draft.id, replaces=holder))
+
+    def _meet_several(self, draft: "Draft", resource_type: str, deleted: Collection[tuple[str, str]]) -> None:
+        """All that match are deleted, each as it was found."""
+        most = self._repository.deletes_at_once
+        criteria = draft.criteria or ""
+        found = matching(self._repository, self._access, resource_type, criteria, draft.path, most, deleted)
+        if not found:
+            draft.id = str(uuid.uuid4())  # nobody's, so there is nothing to delete
+            return
+        if draft.if_match is not None and len(found) > 1:
+            raise PreconditionFailed("If-Match is about one resource, and the criteria match several", draft.path)
+        draft.id, draft.met = found[0].id, found[0]
+        draft.others = tuple(replace(draft, id=other.id, met=other) for other in found[1:])
 
     def _found(self, draft: "Draft", found: Version) -> None:
         if draft.interaction == "create":
@@ -82,6 +99,20 @@ def match_one(
     without: Collection[tuple[str, str]] = (),
 ) -> Version | None:
     """The one resource that conditional criteria match. Raises PreconditionFailed when several do."""
+    found = matching(repository, access, resource_type, query, path, 1, without)
+    return found[0] if found else None
+
+
+def matching(
+    repository: "Repository",
+    access: Access,
+    resource_type: str,
+    query: str,
+    path: str | None,
+    most: int,
+    without: Collection[tuple[str, str]] = (),
+) -> list[Version]:
+    """The resources that conditional criteria match. Raises PreconditionFailed when they are more than `most`."""
     reader = Access(access.subject, Access.system("condition").scopes, access.audience)
     parameters = parse_qsl(query, keep_blank_values=True)
     if not parameters:
@@ -89,12 +120,13 @@ def match_one(
     shaping = next((name for name, _ in parameters if name in _SHAPING), None)
     if shaping:
         raise BadRequest(f"{shaping} is no condition", path)
-    count = 2 + sum(1 for type, _ in without if type == resource_type)
+    count = most + 1 + sum(1 for type, _ in without if type == resource_type)
     result = repository.search(reader, resource_type, [*parameters, ("_count", str(count))], strict=True)
     matches = [found for found in result.matches if (resource_type, found.id) not in without]
-    if len(matches) > 1:
-        raise PreconditionFailed("the conditional criteria match more than one resource", path)
-    return matches[0] if matches else None
+    if len(matches) > most or result.next is not None:
+        several = "more than one resource" if most == 1 else f"more than {most} resources"
+        raise PreconditionFailed(f"the conditional criteria match {several}", path)
+    return matches
 
 
 _SHAPING = frozenset("_count _total _summary _elements _sort _after _include _revinclude _format _pretty".split())

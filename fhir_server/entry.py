@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any
 
 from fhir_server.errors import BadRequest, FhirError, Unprocessable
@@ -57,12 +58,16 @@ class Entry:
         return Draft(
             _INTERACTIONS[self.method],
             resource,
-            if_match=parse_etag(self.request.get("ifMatch"), self.at("request.ifMatch")),
+            if_match=self.if_match(),
             criteria=self.query if id is None else None,
             if_none_match=self.method == "PUT" and self.request.get("ifNoneMatch") == "*",
             patch=self._patch() if self.method == "PATCH" else None,
             path=self.at("resource"),
         )
+
+    def if_match(self) -> int | None:
+        """The version named by ifMatch. Raises BadRequest."""
+        return parse_etag(self.request.get("ifMatch"), self.at("request.ifMatch"))
 
     def if_none_match(self) -> str | None:
         return self._text("ifNoneMatch")
@@ -130,6 +135,11 @@ def read_entry(raw: dict, index: int, base_url: str) -> Entry:
         raise BadRequest("a fullUrl is a text", f"{here}.fullUrl")
     address, _, query = url.removeprefix(base_url).removeprefix("/").partition("?")
     return Entry(index, method, address, query, full_url, request, raw.get("resource"))
+
+
+def status_line(code: int) -> str:
+    """Of Bundle.entry.response.status: `201 Created`."""
+    return f"{code} {HTTPStatus(code).phrase}"
 
 
 def _aware(text: str) -> datetime:

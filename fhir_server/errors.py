@@ -95,6 +95,10 @@ class Conflict(FhirError):
     status, issue_code = 409, "conflict"
 
 
+class Overtaken(Conflict):
+    """Nothing was written, and what was asked for may be prepared anew from what is there now."""
+
+
 class Gone(FhirError):
     status, issue_code = 410, "deleted"
 

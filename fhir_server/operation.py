@@ -2,11 +2,12 @@
 https://hl7.org/fhir/R4/operations.html
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from fhir_server.access import Access
+from fhir_server.errors import BadRequest, NotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,45 @@ class Operation:
     system: bool = False
     takes: str | None = None
     documentation: str = ""
+
+
+class Operations:
+    """Those that are served, found by where they are called."""
+
+    def __init__(self, operations: Iterable[Operation] = ()) -> None:
+        self._by_name = {(operation.resource_type, operation.name): operation for operation in operations}
+
+    def find(self, resource_type: str | None, id: str | None, name: str) -> Operation:
+        """What `[base]/$name`, `[base]/Type/$name` or `[base]/Type/id/$name` calls. Raises NotFound."""
+        operation = self._by_name.get((resource_type, name)) or self._by_name.get((None, name))
+        if resource_type is None:
+            where, offered = "the system", operation is not None and operation.system
+        elif id is None:
+            where, offered = resource_type, operation is not None and operation.type_level
+        else:
+            where, offered = f"a {resource_type}", operation is not None and operation.instance
+        if operation is None or not offered:
+            raise NotFound(f"{where} has no operation {name[:64]!r} here")
+        return operation
+
+
+def parameters_of(operation: Operation, content: Any) -> tuple[list[dict], bool]:
+    """The parameters in the content of a call, and whether it was the bare resource that the operation takes."""
+    if not isinstance(content, dict) or not isinstance(content.get("resourceType"), str):
+        raise BadRequest("an operation takes a Parameters resource", "Parameters")
+    if content["resourceType"] != "Parameters":
+        if operation.takes is None:
+            raise BadRequest("this operation takes a Parameters resource", "Parameters")
+        return [{"name": operation.takes, "resource": content}], True
+    entries = content.get("parameter", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise BadRequest("Parameters.parameter is a list of objects", "Parameters.parameter")
+    return entries, False
+
+
+def parameters_in_query(pairs: Iterable[tuple[str, str]]) -> list[dict]:
+    """The parameters of an address, of type string; without those that shape the answer."""
+    return [{"name": name, "valueString": value} for name, value in pairs if name not in ("_format", "_pretty")]
 
 
 def _value(entry: dict) -> Any:

@@ -13,5 +13,7 @@ def outcome_of(written: "Written") -> dict:
     version = written.version
     done = _DONE[version.op] if written.changed else "left as it was"
     text = f"{version.reference} {done}, version {version.version}" if version.version else "nothing to delete"
+    if written.others:
+        text += f", and {written.others} more that meet the conditions"
     issue = {"severity": "information", "code": "informational", "diagnostics": text}
     return {"resourceType": "OperationOutcome", "issue": [issue]}

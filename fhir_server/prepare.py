@@ -4,7 +4,7 @@ The drafts of one commit are prepared together, because they may refer to one an
 """
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -27,9 +27,10 @@ from fhir_server.errors import (
     TooLarge,
     Unprocessable,
 )
+from fhir_server.holds import Hold, Target
 from fhir_server.referrers import referrer
 from fhir_server.scope import Scoping
-from fhir_server.store import Change, Guard, VersionTaken
+from fhir_server.store import Change, VersionStore, VersionTaken
 from fhir_server.validation import check_id, check_type
 from fhir_server.version import Version
 
@@ -63,20 +64,25 @@ class Draft:
     met: Version | None = None  # what criteria found or a patch was applied to; it must still be the newest
     unmet: bool = False  # criteria found nothing, so there must be nothing
     twin: "Draft | None" = None  # the draft of the same commit that makes what this one asks for
+    others: "tuple[Draft, ...]" = ()  # of a delete whose criteria match several: those of all but the first
 
     def anew(self, resource: dict, id: str | None) -> None:
         """Forget what was settled, so as to place the draft again from what was asked for."""
         self.resource, self.id = resource, id
-        self.existing, self.met, self.unmet, self.twin = None, None, False, None
+        self.existing, self.met, self.unmet, self.twin, self.others = None, None, False, None, ()
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The version that results. change: what is to be committed; None when nothing changes."""
+    """The version that results. change: what is to be committed; None when nothing changes.
+
+    others: what comes of `Draft.others`.
+    """
 
     version: Version
     created: bool
     change: Change | None
+    others: "tuple[Outcome, ...]" = ()
 
 
 class Preparation:
@@ -92,12 +98,26 @@ class Preparation:
         self._conditions = Conditions(repository, access)
         # Over what is placed and not over ourselves: a cycle would keep large content until it is looked for.
         self._scoping = Scoping(repository.store, partial(_pending, self._placed))
-        self.grants: dict[tuple[str, str], set[str]] = {}
+        self._grants: dict[Target, set[str]] = {}
+        self._known = repository.store.generations()  # before anything is looked for
+        self._referred: set[Target] = set()
+        self._leaving: set[Target] = set()
+        self._hidden: set[Target] = set()
 
-    @property
-    def guards(self) -> list[Guard]:
-        """What holds the places of conditional writes."""
-        return self._conditions.guards
+    def commit(self, outcomes: Iterable[Outcome]) -> None:
+        """Commit what is to be changed, together.
+
+        Raises Conflict when something refers to what is deleted; Overtaken when somebody else was quicker.
+        """
+        every = [one for outcome in outcomes for one in (outcome, *outcome.others)]
+        changes = [outcome.change for outcome in every if outcome.change is not None]
+        if not changes:
+            return
+        # What the commit itself writes cannot be deleted at the same time.
+        written = {(change.version.resource_type, change.version.id) for change in changes}
+        leaving = frozenset(self._leaving | self._hidden)
+        hold = Hold(frozenset(self._referred - written), self._known, leaving, self.check_referrers)
+        self._repository.store.commit(changes, self._conditions.guards, self._grants, hold)
 
     def place(self, draft: Draft) -> tuple[str, str]:
         """Decide the (type, id) that the draft will have, so that others can refer to it; apply a patch."""
@@ -118,18 +138,24 @@ class Preparation:
             draft.id = draft.id or str(uuid.uuid4())
         else:
             draft.id = draft.resource.get("id")
+        for other in draft.others:
+            self._keep(other, (resource_type, other.id or ""))
         key = (resource_type, check_id(draft.id))
         if draft.patch is not None:
             self._apply(draft.patch, draft, *key)
         if draft.existing is not None or draft.twin is not None:
             self._placed.setdefault(key, draft)
-            return key
+        else:
+            self._keep(draft, key)
+        return key
+
+    def _keep(self, draft: Draft, key: Target) -> None:
+        """This draft writes that resource, and no other does."""
         if key in self._placed and self._placed[key].existing is None:
-            raise BadRequest(f"{resource_type}/{draft.id} is written twice", draft.path)
+            raise BadRequest(f"{'/'.join(key)} is written twice", draft.path)
         self._placed[key] = draft
         if draft.interaction == "delete":
             self._deleted.add(key)
-        return key
 
     def _apply(self, patch: Patch, draft: Draft, resource_type: str, id: str) -> None:
         """Make the update of a patch, from what the caller sees of the resource."""
@@ -147,7 +173,10 @@ class Preparation:
     def prepare(self, draft: Draft) -> Outcome:
         """Check the draft and make its change. Faults name the entry of the Bundle they are in."""
         try:
-            outcome = self._outcomes[draft] = self._prepare(draft)
+            outcome = self._prepare(draft)
+            if draft.others:
+                outcome = replace(outcome, others=tuple(self._prepare(other) for other in draft.others))
+            self._outcomes[draft] = outcome
         except FhirError as error:
             raise in_bundle(error, draft.path) from None
         return outcome
@@ -178,7 +207,7 @@ class Preparation:
         if admitted is not resource and admitted != resource:
             self._repository.check(admitted)
         if self._repository.check_references:
-            self._check_references(admitted)
+            self._check_references(admitted, old)
         if before is not None and not before.deleted and _same(before, admitted):
             return Outcome(before, created=False, change=None)
         change = self._change(admitted, before)
@@ -199,7 +228,9 @@ class Preparation:
         scope = self._scoping.scope_of(resource, entry.keys, self._access, before)
         for target, keys in self._scoping.grants(resource, scope).items():
             if target not in self._placed:
-                self.grants.setdefault(target, set()).update(keys)
+                self._grants.setdefault(target, set()).update(keys)
+        if before is not None and not before.deleted and not scope.issuperset(before.scope):
+            self._hidden.add((resource_type, id))
         committed = Version(
             resource_type,
             id,
@@ -220,7 +251,7 @@ class Preparation:
             return Outcome(before or _never(draft, self._now), created=False, change=None)
         self._repository.admit(Write("delete", before.resource(), None, self._access, self._repository))
         if self._repository.check_references:
-            self._check_referrers(before)
+            self._leaving.add((before.resource_type, before.id))
         deletion = replace(
             before,
             version=before.version + 1,
@@ -242,19 +273,27 @@ class Preparation:
         if draft.if_match is not None and not (there and before is not None and before.version == draft.if_match):
             raise PreconditionFailed(f"version {draft.if_match} is not the current one", draft.path)
 
-    def _check_referrers(self, before: Version) -> None:
+    def check_referrers(self, store: VersionStore) -> None:
+        """Raises Conflict when a resource refers to one that is deleted."""
+        if not self._leaving:
+            return
         # The others of this commit are left out: what they will refer to is checked with them.
         without = {key for key, draft in self._placed.items() if draft.existing is None}
-        found = referrer(self._repository.store, before.resource_type, before.id, without)
+        found = referrer(store, self._leaving, without)
         if found is not None:
-            name = found.reference if self._access.sees(found.scope) else "another resource"
-            raise Conflict(f"{name} refers to {before.reference}, so it cannot be deleted")
+            referring, target = found
+            name = referring.reference if self._access.sees(referring.scope) else "another resource"
+            conflict = Conflict(f"{name} refers to {'/'.join(target)}, so it cannot be deleted")
+            raise in_bundle(conflict, self._placed[target].path)
 
-    def _check_references(self, resource: dict) -> None:
-        def known(targets: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    def _check_references(self, resource: dict, before: dict | None) -> None:
+        def known(targets: set[Target]) -> set[Target]:
             here = (targets & self._placed.keys()) - self._deleted
-            return here | self._repository.existing(self._access, targets - here - self._deleted)
+            return here | self._repository.existing(self._access, targets - here - self._deleted, self._known)
 
+        base_url = self._repository.base_url
+        # Whoever would delete what `before` refers to finds it.
+        self._referred |= references.targets(resource, base_url) - references.targets(before or {}, base_url)
         dangling = references.missing(resource, self._repository.base_url, known)
         if dangling:
             issues = [Issue("not-found", f"{reference} is not known here", path) for path, reference in dangling]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from fhir_server.holds import Generations
 from fhir_server.store import VersionStore
 from fhir_server.version import Version
 
@@ -17,6 +18,7 @@ class ReadAhead(VersionStore):
     def __init__(self, store: VersionStore, targets: Iterable[tuple[str, str]]) -> None:
         # All else is the store's own: its connection, its numbers, what it knows of its indexes.
         self.__dict__.update(store.__dict__)
+        self._known = store.generations()
         self._asked = set(targets)
         self._current: dict[tuple[str, str], Version] = {}
         for version in store.glance(self._asked, SMALL_BYTES):
@@ -30,7 +32,10 @@ class ReadAhead(VersionStore):
         found = self._current.get((resource_type, id))
         return found if found is not None and found.body is not None else super().newest(resource_type, id)
 
-    def glance(self, references: Iterable[tuple[str, str]], small: int) -> list[Version]:
+    def generations(self) -> Generations:
+        return self._known
+
+    def scopes(self, references: Iterable[tuple[str, str]]) -> list[Version]:
         wanted = set(references)
         found = [self._current[key] for key in wanted & self._current.keys()]
-        return [*found, *super().glance(wanted - self._asked, small)]
+        return [*found, *super().scopes(wanted - self._asked)]

@@ -86,6 +86,12 @@ def conditional(reference: str) -> tuple[str, str] | None:
     return (resource_type, query) if mark and resource_type in conformance.resource_types() else None
 
 
+def targets(resource: dict, base_url: str) -> set[tuple[str, str]]:
+    """(type, id) of everything on this server that the resource refers to."""
+    found = (local(element["reference"], base_url) for _, element in each(resource, ""))
+    return {target for target in found if target is not None}
+
+
 def missing(
     resource: dict, base_url: str, known: Callable[[set[tuple[str, str]]], set[tuple[str, str]]]
 ) -> list[tuple[str, str]]:

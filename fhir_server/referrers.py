@@ -3,29 +3,34 @@
 from collections.abc import Collection
 from functools import cache
 
+from fhir_server.holds import Target
 from fhir_server.index import rules
 from fhir_server.store import VersionStore
 from fhir_server.version import Version
 
+CHUNK = 200  # targets looked for at once
+
 
 def referrer(
-    store: VersionStore, resource_type: str, id: str, without: Collection[tuple[str, str]]
-) -> Version | None:
-    """A current resource that refers to this one, none of `without`; None when there is none.
+    store: VersionStore, targets: Collection[Target], without: Collection[Target]
+) -> tuple[Version, Target] | None:
+    """A current resource that refers to one of the targets, and to which; it is none of `without`. None: nobody does.
 
     References that no search parameter is about are not found.
     """
-    reference = f"{resource_type}/{id}"
-    for referring in store.types():
-        codes = _codes(referring, resource_type)
-        if not codes:
-            continue
-        filter: dict = {"keys": {"$in": [f"{code}={reference}" for code in codes]}}
-        excluded = [other for type, other in without if type == referring]
-        if excluded:
-            filter["id"] = {"$nin": excluded}
-        for version in store.page(referring, filter, [("n", -1)], 1, "k"):
-            return version
+    types, ordered = store.types(), sorted(targets)
+    for begin in range(0, len(ordered), CHUNK):
+        chunk = ordered[begin : begin + CHUNK]
+        for referring in types:
+            keys = {f"{code}={type}/{id}": (type, id) for type, id in chunk for code in _codes(referring, type)}
+            if not keys:
+                continue
+            filter: dict = {"keys": {"$in": list(keys)}}
+            excluded = [other for type, other in without if type == referring]
+            if excluded:
+                filter["id"] = {"$nin": excluded}
+            for version in store.page(referring, filter, [("n", -1)], 1, "k"):
+                return version, next(keys[key] for key in version.keys if key in keys)
     return None
 
 

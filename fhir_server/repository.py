@@ -14,13 +14,15 @@ from urllib.parse import parse_qsl
 from fhir_server import history, search, transaction
 from fhir_server.access import Access
 from fhir_server.admission import Admission, Write
-from fhir_server.errors import Conflict, Forbidden, Gone, NotFound, PreconditionFailed
+from fhir_server.errors import Conflict, Forbidden, Gone, NotFound, Overtaken, PreconditionFailed
 from fhir_server.history import HistoryPage, HistoryRequest
+from fhir_server.holds import Generations, Target
 from fhir_server.index import Indexer
+from fhir_server.operation import Operations
 from fhir_server.prepare import Draft, Patch, Preparation
 from fhir_server.read_ahead import ReadAhead
 from fhir_server.search import SearchResult, Selection
-from fhir_server.store import GuardTaken, VersionStore, VersionTaken
+from fhir_server.store import VersionStore, VersionTaken
 from fhir_server.validation import check_id, check_structure, check_type
 from fhir_server.version import Version
 
@@ -32,11 +34,15 @@ ATTEMPTS = 5  # at an update without If-Match, when others write the same resour
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a write did: the version now current, and whether the resource is new."""
+    """What a write did: the version now current, and whether the resource is new.
+
+    others: how many more resources a conditional delete deleted.
+    """
 
     version: Version
     created: bool
     changed: bool = True
+    others: int = 0
 
 
 class Repository:
@@ -50,14 +56,19 @@ class Repository:
         admissions: Mapping[str, Sequence[Admission]] | None = None,
         check_references: bool = True,
         views: Mapping[str, View] | None = None,
+        deletes_at_once: int = 1,
     ) -> None:
-        """admissions: rules that a write must pass, by type. views: how a caller may see the versions of a type."""
+        """admissions: rules that a write must pass, by type. views: how a caller may see the versions of a type.
+
+        deletes_at_once: how many resources the criteria of a conditional delete may match.
+        """
         self.store = store
         self.base_url = base_url
         self.clock = clock
         self.admissions = dict(admissions or {})
         self.check_references = check_references
         self.views = dict(views or {})
+        self.deletes_at_once = deletes_at_once
         self.indexer = Indexer(base_url)
 
     # Reading
@@ -196,7 +207,8 @@ class Repository:
     ) -> Written:
         """Store the deletion as a version; deleting what is deleted, or never was, changes nothing.
 
-        criteria: the one resource that they match. Raises Conflict when another resource refers to it.
+        criteria: the one resource that they match, or all of them up to `deletes_at_once`, together or none. Raises
+        Conflict when another resource refers to it, PreconditionFailed when they match more.
         """
         draft = Draft("delete", {"resourceType": resource_type, "id": id}, if_match, criteria)
         return self.write(access, [draft])[0]
@@ -225,12 +237,15 @@ class Repository:
                     raise
         raise AssertionError("unreachable")
 
-    def perform(self, access: Access, bundle: Any, wanted: str = "minimal") -> dict:
+    def perform(
+        self, access: Access, bundle: Any, wanted: str = "minimal", operations: Operations | None = None
+    ) -> dict:
         """A batch or a transaction; the response Bundle. Errors of a transaction name `Bundle.entry[n]`.
 
-        wanted: what the answers of writes carry, `minimal`, `representation` or `operationoutcome`.
+        wanted: what the answers of writes carry, `minimal`, `representation` or `operationoutcome`. operations: those
+        that entries may call.
         """
-        return transaction.perform(self, access, bundle, wanted)
+        return transaction.perform(self, access, bundle, wanted, operations or Operations())
 
     def write(self, access: Access, drafts: list[Draft]) -> list[Written]:
         """Commit the drafts together, or none of them; a Written for each, in their order."""
@@ -246,15 +261,19 @@ class Repository:
             try:
                 resolve({index: preparation.place(draft) for index, draft in drafts.items()})
                 outcomes = [preparation.prepare(draft) for draft in drafts.values()]
-                changes = [outcome.change for outcome in outcomes if outcome.change is not None]
-                if changes:
-                    self.store.commit(changes, preparation.guards, preparation.grants)
+                preparation.commit(outcomes)
                 return [
-                    Written(self.seen(access, outcome.version), outcome.created, outcome.change is not None)
+                    Written(
+                        self.seen(access, outcome.version),
+                        outcome.created,
+                        outcome.change is not None,
+                        len(outcome.others),
+                    )
                     for outcome in outcomes
                 ]
-            except (VersionTaken, GuardTaken):
-                if len(drafts) == 1 and any(draft.if_match is not None for draft in drafts.values()):
+            except Overtaken as error:
+                alone = len(drafts) == 1 and isinstance(error, VersionTaken)
+                if alone and any(draft.if_match is not None for draft in drafts.values()):
                     raise PreconditionFailed("the resource was changed in the meantime") from None
                 if attempt == ATTEMPTS:
                     raise
@@ -282,9 +301,11 @@ class Repository:
         """Structure. Raises InvalidStructure."""
         check_structure(resource)
 
-    def existing(self, access: Access, targets: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
-        """Those of the (type, id) pairs that exist and that the caller may see."""
-        found = self.store.glance(targets, small=0)
+    def existing(self, access: Access, targets: Iterable[Target], known: Generations | None = None) -> set[Target]:
+        """Those of the (type, id) pairs that exist and that the caller may see; known: see `VersionStore.there`."""
+        if known is not None:
+            return self.store.there(targets, access.sees, known)
+        found = self.store.scopes(targets)
         return {(version.resource_type, version.id) for version in found if access.sees(version.scope)}
 
     def seen(self, access: Access, version: Version) -> Version:

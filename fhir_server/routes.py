@@ -13,7 +13,7 @@ from fhir_server.answers import resource_answer
 from fhir_server.bundle import assemble, searchset
 from fhir_server.errors import BadRequest, NotAcceptable, NotFound
 from fhir_server.http import BLUEPRINT, choose_format, current_access, fhir_response, query_parameters
-from fhir_server.operation import Operation
+from fhir_server.operation import Operation, Operations
 from fhir_server.operations.routes import add_routes
 from fhir_server.prefer import preferences
 from fhir_server.repository import Repository
@@ -89,6 +89,7 @@ def create_blueprint(
         result = repository.search(current_access(), resource_type, wanted, strict=strict)
         return fhir_response(assemble(searchset(repository.base_url, resource_type, result)))
 
-    add_routes(fhir, operations)
-    write_routes.register(fhir, repository)
+    offered = Operations(operations)
+    add_routes(fhir, offered)
+    write_routes.register(fhir, repository, offered)
     return fhir

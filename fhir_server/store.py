@@ -1,4 +1,4 @@
-"""Versions in MongoDB. With `lease` and `stream`, the only module of fhir_server that knows pymongo.
+"""Versions in MongoDB. With `holds`, `lease` and `stream`, the only module of fhir_server that knows pymongo.
 
 One collection a resource type, one document a version, unique on (id, version). Only the newest version
 carries search keys, so an update is one transaction: insert the new version, take the keys off the old one.
@@ -9,6 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +21,8 @@ from pymongo.cursor import Cursor
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, ExecutionTimeout
 
-from fhir_server.errors import Conflict
+from fhir_server.errors import Overtaken
+from fhir_server.holds import Generations, Hold, Holds, Moved, Target
 from fhir_server.version import Version
 
 PREFIX = "versions_"
@@ -31,14 +33,15 @@ WALK_BATCH = 200
 WITHOUT_KEYS = {"keys": 0, "r": 0, "s": 0}
 ABSENT_S = 5.0  # how long a type without versions is taken for such; first ones of another process come unhinted
 LARGE_COMMIT = 50  # entries; such transactions pass a gate, because many at once starve the cache
+_ENVELOPE = ("id", "v", "n", "lu", "by", "op", "scope")
 _EPOCH_US = 1_577_836_800_000_000  # 2020-01-01 in microseconds
 
 
-class VersionTaken(Conflict):
+class VersionTaken(Overtaken):
     """Somebody else committed this version of the resource first."""
 
 
-class GuardTaken(Conflict):
+class GuardTaken(Overtaken):
     """Somebody else committed a conditional create with the same criteria first."""
 
 
@@ -100,6 +103,8 @@ class VersionStore:
         self._absent: dict[str, float] = {}  # type -> until when it need not be looked for again
         self._gate = threading.BoundedSemaphore(2)  # a process; two processes make the four that were measured
         self.numbers = WriteNumbers()
+        self.holds = Holds(database)
+        self._session: ClientSession | None = None  # of the transaction that queries see the store in
 
     # Reading
 
@@ -129,12 +134,39 @@ class VersionStore:
     def glance(self, references: Iterable[tuple[str, str]], small: int) -> list[Version]:
         """As `newest_many`, but bodies of `small` bytes or more are left out (None)."""
         body = {"$cond": [{"$lt": [{"$binarySize": "$body"}, small]}, "$body", "$$REMOVE"]}
-        shown = dict.fromkeys(("id", "v", "n", "lu", "by", "op", "scope", "keys"), 1) | {"body": body}
+        return self._glance(references, dict.fromkeys((*_ENVELOPE, "keys"), 1) | {"body": body})
+
+    def _glance(self, references: Iterable[tuple[str, str]], shown: dict) -> list[Version]:
         return [
             version_of(resource_type, document)
             for resource_type, ids in _by_type(references).items()
             for document in self._find(resource_type, {"id": {"$in": ids}, "keys": "*"}, "id_v", shown)
         ]
+
+    def generations(self) -> Generations:
+        """What `there` and a later `Hold` go by: read it before anything that a commit relies on."""
+        return self.holds.generations()
+
+    def there(
+        self, targets: Iterable[Target], may: Callable[[tuple[str, ...]], bool], known: Generations
+    ) -> set[Target]:
+        """Those of the targets that exist under a scope that `may` be seen.
+
+        As they are, or as they were under the generations: a commit with a `Hold` under the same ones finds out
+        whether that still is so.
+        """
+        targets = set(targets)
+        found = {target for target in targets if (scope := self.holds.seen(target, known)) is not None and may(scope)}
+        for version in self.scopes(targets - found):
+            target = version.resource_type, version.id
+            self.holds.remember(target, version.scope, known)
+            if may(version.scope):
+                found.add(target)
+        return found
+
+    def scopes(self, references: Iterable[tuple[str, str]]) -> list[Version]:
+        """As `newest_many`, but with nothing to rely on except type, id and scope."""
+        return self._glance(references, dict.fromkeys(_ENVELOPE, 1))
 
     def used(self, references: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
         """Those of the (type, id) pairs that have versions, deletions included."""
@@ -303,23 +335,28 @@ class VersionStore:
         changes: list[Change],
         guards: Iterable[Guard] = (),
         grants: Mapping[tuple[str, str], set[str]] | None = None,
+        hold: Hold | None = None,
     ) -> None:
         """Commit all or nothing. grants: (type, id) -> scope keys that its newest version gets in addition.
 
-        Raises VersionTaken or GuardTaken when somebody else was quicker; nothing is written then.
+        Raises VersionTaken, GuardTaken or Moved when somebody else was quicker; nothing is written then.
         """
         for resource_type in {change.version.resource_type for change in changes}:
             self._prepare(resource_type)
-        guards, grants = list(guards), grants or {}
+        guards, grants, hold = list(guards), grants or {}, hold or Hold()
         try:
-            if len(changes) == 1 and changes[0].previous is None and not guards and not grants:
+            if len(changes) == 1 and changes[0].previous is None and not guards and not grants and not hold:
                 self._insert(changes, None)
                 return
+            self.holds.prepare(hold)
             if len(changes) > LARGE_COMMIT:
                 with self._gate:
-                    self._transact(changes, guards, grants)
+                    self._transact(changes, guards, grants, hold)
             else:
-                self._transact(changes, guards, grants)
+                self._transact(changes, guards, grants, hold)
+        except Moved:
+            self.holds.refresh()
+            raise
         except DuplicateKeyError as error:
             if "guards" in str(error.details.get("errmsg", "") if error.details else error):
                 raise GuardTaken("the same conditional create was committed by another request") from None
@@ -340,9 +377,12 @@ class VersionStore:
             return session.with_transaction(work)
 
     def _transact(
-        self, changes: list[Change], guards: list[Guard], grants: Mapping[tuple[str, str], set[str]]
+        self, changes: list[Change], guards: list[Guard], grants: Mapping[tuple[str, str], set[str]], hold: Hold
     ) -> None:
         def work(session: ClientSession) -> None:
+            self.holds.take(hold, session)
+            if hold.leaving:
+                hold.check(self._inside(session))
             for guard in guards:
                 self._hold(guard, session)
             self._insert(changes, session)
@@ -394,8 +434,16 @@ class VersionStore:
     def _versions(self, resource_type: str) -> Collection:
         return self.database[PREFIX + resource_type]
 
+    def _inside(self, session: ClientSession) -> "VersionStore":
+        """The current versions as this transaction sees them."""
+        inside = copy(self)
+        inside._session = session
+        return inside
+
     def _find(self, resource_type: str, filter: dict, hint: str | None, projection: dict | None = None) -> Cursor:
-        cursor = self._versions(resource_type).find(filter, projection, max_time_ms=SEARCH_TIMEOUT_MS)
+        cursor = self._versions(resource_type).find(
+            filter, projection, max_time_ms=SEARCH_TIMEOUT_MS, session=self._session
+        )
         # MongoDB refuses a hint that names no index, as before a type's first write.
         return cursor.hint(hint) if hint and self.has_index(resource_type, hint) else cursor
 

@@ -1,14 +1,15 @@
 """batch and transaction. https://hl7.org/fhir/R4/http.html#transaction"""
 
 from collections.abc import Iterable
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from fhir_server.access import Access
-from fhir_server.entry import ORDER, READS, Entry, raw_entries, read_entry
+from fhir_server.calling import calling, is_call
+from fhir_server.entry import ORDER, READS, Entry, raw_entries, read_entry, status_line
 from fhir_server.errors import BadRequest, FhirError
 from fhir_server.etag import etag
 from fhir_server.links import Links
+from fhir_server.operation import Operations
 from fhir_server.outcome import outcome_of
 from fhir_server.prepare import Draft, in_bundle, instant
 from fhir_server.reading import Answer, reading
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from fhir_server.repository import Repository, Written
 
 
-def perform(repository: "Repository", access: Access, bundle: Any, wanted: str = "minimal") -> dict:
+def perform(repository: "Repository", access: Access, bundle: Any, wanted: str, operations: Operations) -> dict:
     """Do what a Bundle of type batch or transaction asks for; the response Bundle.
 
-    wanted: what the entries of writes bring back, `Prefer: return` in lower case. Raises BadRequest for other types.
+    wanted: what the entries of writes bring back, `Prefer: return` in lower case. operations: those that entries may
+    call. Raises BadRequest for other types.
     """
     if not isinstance(bundle, dict) or bundle.get("resourceType") != "Bundle":
         raise BadRequest("a Bundle is expected", "Bundle")
@@ -28,14 +30,14 @@ def perform(repository: "Repository", access: Access, bundle: Any, wanted: str =
     kind = bundle.get("type")
     if not isinstance(kind, str) or kind not in kinds:
         raise BadRequest("a Bundle that is performed is of type batch or transaction", "Bundle.type")
-    return kinds[kind](repository, access, bundle, wanted)
+    return kinds[kind](repository, access, bundle, wanted, operations)
 
 
-def transaction(repository: "Repository", access: Access, bundle: dict, wanted: str = "minimal") -> dict:
+def transaction(repository: "Repository", access: Access, bundle: dict, wanted: str, operations: Operations) -> dict:
     """Commit all entries or none; the response Bundle has an entry for each, in the same order.
 
-    Writes are processed in the order of the specification. Reads come after the commit, so what they don't find is
-    told in their entry.
+    Writes are processed in the order of the specification. Reads, and operations that change nothing, come after the
+    commit, so what they don't find is told in their entry. Other operations are refused: they commit for themselves.
     """
     entries = [read_entry(raw, index, repository.base_url) for index, raw in enumerate(raw_entries(bundle))]
     answers: dict[int, dict] = {}
@@ -43,7 +45,9 @@ def transaction(repository: "Repository", access: Access, bundle: dict, wanted: 
     drafts: dict[int, Draft] = {}
     for entry in sorted(entries, key=lambda entry: ORDER[entry.method]):  # stable: as listed within a method
         try:
-            if entry.method in READS:
+            if is_call(entry):
+                reads[entry.index] = calling(operations, access, entry, alone=False)
+            elif entry.method in READS:
                 reads[entry.index] = reading(repository, access, entry)
             else:
                 drafts[entry.index] = entry.draft()
@@ -59,13 +63,15 @@ def transaction(repository: "Repository", access: Access, bundle: dict, wanted: 
     return _response("transaction-response", (answers[entry.index] for entry in entries))
 
 
-def batch(repository: "Repository", access: Access, bundle: dict, wanted: str = "minimal") -> dict:
+def batch(repository: "Repository", access: Access, bundle: dict, wanted: str, operations: Operations) -> dict:
     """Answer each entry for itself: a refused one has its OperationOutcome and changes nothing else."""
     answers = []
     for index, raw in enumerate(raw_entries(bundle)):
         try:
             entry = read_entry(raw, index, repository.base_url)
-            if entry.method in READS:
+            if is_call(entry):
+                answers.append(calling(operations, access, entry, alone=True)())
+            elif entry.method in READS:
                 answers.append(reading(repository, access, entry)())
             else:
                 written = _write(repository, access, [entry], {index: entry.draft()})[index]
@@ -86,10 +92,10 @@ def _write(
 def _answer(repository: "Repository", written: "Written", wanted: str) -> dict:
     version = written.version
     if version.deleted:
-        response: dict = {"status": _status(204)} | ({"etag": etag(version)} if version.version else {})
+        response: dict = {"status": status_line(204)} | ({"etag": etag(version)} if version.version else {})
     else:
         response = {
-            "status": _status(201 if written.created else 200),
+            "status": status_line(201 if written.created else 200),
             "location": f"{repository.base_url}/{version.versioned_reference}",
             "etag": etag(version),
             "lastModified": instant(version.last_updated),
@@ -105,12 +111,8 @@ def _answer(repository: "Repository", written: "Written", wanted: str) -> dict:
 
 
 def _refusal(error: FhirError) -> dict:
-    return {"response": {"status": _status(error.status), "outcome": error.outcome()}}
+    return {"response": {"status": status_line(error.status), "outcome": error.outcome()}}
 
 
 def _response(kind: str, answers: Iterable[dict]) -> dict:
     return {"resourceType": "Bundle", "type": kind, "entry": list(answers)}
-
-
-def _status(code: int) -> str:
-    return f"{code} {HTTPStatus(code).phrase}"

@@ -11,6 +11,7 @@ from fhir_server.errors import BadRequest, UnsupportedMediaType
 from fhir_server.etag import parse_etag
 from fhir_server.formats import FHIR_JSON, FHIR_XML, JSON_PATCH, MERGE_PATCH
 from fhir_server.http import content, current_access, fhir_body, fhir_response, query_parameters
+from fhir_server.operation import Operations
 from fhir_server.patch import patch_of
 from fhir_server.prefer import preferences
 from fhir_server.prepare import Patch
@@ -20,13 +21,14 @@ from fhir_server.validation import check_type
 ACCEPT_PATCH = f"{JSON_PATCH}, {MERGE_PATCH}, {FHIR_JSON}, {FHIR_XML}"
 
 
-def register(fhir: Blueprint, repository: Repository) -> None:
-    """Add the views to the blueprint."""
+def register(fhir: Blueprint, repository: Repository, operations: Operations) -> None:
+    """Add the views to the blueprint. operations: those that a Bundle may call."""
 
     @fhir.post("/", strict_slashes=False)
     def bundle() -> Response:
         wanted = preferences(request.headers.get("Prefer", "")).get("return", "minimal")
-        return fhir_response(fhir_json.dumps(repository.perform(current_access(), fhir_body(), wanted)))
+        done = repository.perform(current_access(), fhir_body(), wanted, operations)
+        return fhir_response(fhir_json.dumps(done))
 
     @fhir.post("/<resource_type>")
     def create(resource_type: str) -> Response:

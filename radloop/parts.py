@@ -71,7 +71,12 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
     admissions["QuestionnaireResponse"] = (*admissions["QuestionnaireResponse"], fits_its_questionnaire)
     admissions["Subscription"] = (SubscriptionAdmission(topics, outgoing, clock),)
     repository = Repository(
-        VersionStore(database, SORTED), settings.fhir_base, real_clock, admissions, views={"Subscription": masked}
+        VersionStore(database, SORTED),
+        settings.fhir_base,
+        real_clock,
+        admissions,
+        views={"Subscription": masked},
+        deletes_at_once=settings.conditional_delete_limit,
     )
     auth = create_auth(
         database,

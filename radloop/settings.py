@@ -40,6 +40,7 @@ class Settings:
     pixel_processes: int = 1  # in each web worker
     outgoing_allow: tuple[str, ...] = ()
     max_body_mb: int = 2048
+    conditional_delete_limit: int = 1
     practice_organization: str = "Organization/practice"
     practice_phone: str = ""
     practice_time_zone: str = "UTC"
@@ -162,6 +163,7 @@ class _Schema(marshmallow.Schema):
     pixel_processes = Integer(validate=validate.Range(1, 64))
     outgoing_allow = _List()
     max_body_mb = Integer(validate=validate.Range(1, 65536))
+    conditional_delete_limit = Integer(validate=validate.Range(1, 999))
     practice_organization = String(validate=validate.Regexp(r"Organization/[A-Za-z0-9\-.]{1,64}$"))
     practice_phone = String(validate=validate.Length(max=40))
     practice_time_zone = String(validate=_time_zone)

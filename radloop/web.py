@@ -44,6 +44,7 @@ def create_app(parts: Parts) -> Flask:
             dicomweb.capability.capability(settings.dicomweb_base),
             parts.bulk.capability,
         ],
+        settings.conditional_delete_limit,
     )
     app.register_blueprint(
         fhir_server.routes.create_blueprint(parts.repository, operations, lambda: statement), url_prefix="/fhir"

@@ -12,11 +12,10 @@ from typing import BinaryIO, TypeVar
 
 from fhir_server import fhir_json
 from fhir_server.access import Access
-from fhir_server.errors import BadRequest, FhirError, PreconditionFailed
+from fhir_server.errors import BadRequest, FhirError, Overtaken, PreconditionFailed
 from fhir_server.prepare import Draft, Preparation
 from fhir_server.references import each, local
 from fhir_server.repository import ATTEMPTS, Repository, Written
-from fhir_server.store import GuardTaken, VersionTaken
 
 BATCH = 250  # resources in one commit
 BATCH_BYTES = 4 * 2**20
@@ -89,11 +88,9 @@ def write_each(repository: Repository, access: Access, resources: Sequence[dict]
         results |= refused | refused_later
         if refused or refused_later:  # others may have relied on these: begin anew without them
             continue
-        changes = [outcome.change for outcome in outcomes.values() if outcome.change is not None]
         try:
-            if changes:
-                repository.store.commit(changes, preparation.guards, preparation.grants)
-        except (VersionTaken, GuardTaken):
+            preparation.commit(outcomes.values())
+        except Overtaken:
             if attempt == ATTEMPTS:
                 raise
             ahead, attempt = repository.reading_ahead(targets), attempt + 1

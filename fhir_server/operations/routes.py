@@ -2,46 +2,41 @@
 https://hl7.org/fhir/R4/operations.html#executing
 """
 
-from collections.abc import Iterable
-
 from flask import Blueprint, Response, request
 
 from fhir_server import fhir_json
-from fhir_server.errors import BadRequest, MethodNotAllowed, NotFound
+from fhir_server.errors import MethodNotAllowed
 from fhir_server.etag import parse_etag
 from fhir_server.http import current_access, fhir_body, fhir_response, query_parameters
-from fhir_server.operation import Answer, Operation, OperationRequest
+from fhir_server.operation import (
+    Answer,
+    Operation,
+    OperationRequest,
+    Operations,
+    parameters_in_query,
+    parameters_of,
+)
 from fhir_server.validation import check_id, check_type
 
 METHODS = ["GET", "POST"]
-_ABOUT_THE_ANSWER = ("_format", "_pretty")
 
 
-def add_routes(fhir: Blueprint, operations: Iterable[Operation]) -> None:
+def add_routes(fhir: Blueprint, operations: Operations) -> None:
     """Serve the operations below the FHIR base."""
-    by_name = {(operation.resource_type, operation.name): operation for operation in operations}
 
     @fhir.route("/$<name>", methods=METHODS)
     def system_operation(name: str) -> Response:
-        operation = by_name.get((None, name))
-        if operation is None or not operation.system:
-            raise NotFound(f"the system has no operation {name[:64]!r} here")
-        return _perform(operation, None, None)
+        return _perform(operations.find(None, None, name), None, None)
 
     @fhir.route("/<resource_type>/$<name>", methods=METHODS)
     def type_operation(resource_type: str, name: str) -> Response:
         check_type(resource_type)
-        operation = by_name.get((resource_type, name)) or by_name.get((None, name))
-        if operation is None or not operation.type_level:
-            raise NotFound(f"{resource_type} has no operation {name[:64]!r} here")
-        return _perform(operation, resource_type, None)
+        return _perform(operations.find(resource_type, None, name), resource_type, None)
 
     @fhir.route("/<resource_type>/<id>/$<name>", methods=METHODS)
     def instance_operation(resource_type: str, id: str, name: str) -> Response:
         check_type(resource_type)
-        operation = by_name.get((resource_type, name)) or by_name.get((None, name))
-        if operation is None or not operation.instance:
-            raise NotFound(f"a {resource_type} has no operation {name[:64]!r} here")
+        operation = operations.find(resource_type, id, name)
         return _perform(operation, resource_type, check_id(id))
 
 
@@ -54,7 +49,8 @@ def _perform(operation: Operation, resource_type: str | None, id: str | None) ->
         access,
         resource_type,
         id,
-        sent + _queried(),  # the body first, so that an entry's place in it is its place here
+        # The body first, so that an entry's place in it is its place here.
+        sent + parameters_in_query(query_parameters()),
         sent=len(sent),
         bare=bare,
         if_match=parse_etag(request.headers.get("If-Match")),
@@ -70,25 +66,8 @@ def _perform(operation: Operation, resource_type: str | None, id: str | None) ->
     return fhir_response(body, answer.status, dict(answer.headers))
 
 
-def _queried() -> list[dict]:
-    """The query as parameters of type string."""
-    return [
-        {"name": name, "valueString": value} for name, value in query_parameters() if name not in _ABOUT_THE_ANSWER
-    ]
-
-
 def _sent(operation: Operation) -> tuple[list[dict], bool]:
     """The parameters in the body, and whether it was a bare resource."""
     if request.method != "POST" or not request.content_length:
         return [], False
-    body = fhir_body()
-    if not isinstance(body, dict) or not isinstance(body.get("resourceType"), str):
-        raise BadRequest("an operation takes a Parameters resource", "Parameters")
-    if body["resourceType"] != "Parameters":
-        if operation.takes is None:
-            raise BadRequest("this operation takes a Parameters resource", "Parameters")
-        return [{"name": operation.takes, "resource": body}], True
-    entries = body.get("parameter", [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise BadRequest("Parameters.parameter is a list of objects", "Parameters.parameter")
-    return entries, False
+    return parameters_of(operation, fhir_body())

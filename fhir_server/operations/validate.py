@@ -99,6 +99,7 @@ def _dry_run(repository: Repository, request: OperationRequest, interaction: str
     draft = Draft(interaction, content, if_match=request.if_match)
     preparation.place(draft)
     preparation.prepare(draft)
+    preparation.check_referrers(repository.store)
 
 
 def _check_references(repository: Repository, request: OperationRequest, resource: dict) -> None:
