@@ -20,12 +20,18 @@ def resource_answer(repository: Repository, version: Version) -> Response:
     headers = version_headers(version) | {"Content-Location": f"{repository.base_url}/{version.versioned_reference}"}
     if not_modified(version):
         return Response(status=304, headers=headers)
-    if version.resource_type == "Binary" and "_format" not in request.args:
-        resource = version.resource()
-        if is_native(str(resource.get("contentType")), request.headers.get("Accept", "")):
-            content, content_type, more = native(resource)
-            return Response(content, 200, headers | more | {"Vary": "Accept"}, content_type=content_type)
+    if version.resource_type == "Binary" and (answer := native_answer(version.resource())):
+        answer.headers.extend(headers)
+        return answer
     return fhir_response(version.body or b"", headers=headers)
+
+
+def native_answer(binary: dict) -> Response | None:
+    """The content of a Binary in its native form; None when it is wanted as a resource. Raises NotAcceptable."""
+    if "_format" in request.args or not is_native(str(binary.get("contentType")), request.headers.get("Accept", "")):
+        return None
+    content, content_type, headers = native(binary)
+    return Response(content, 200, headers | {"Vary": "Accept"}, content_type=content_type)
 
 
 def written_answer(repository: Repository, written: Written) -> Response:

@@ -47,8 +47,15 @@ class HistoryPage:
 
 
 def read_request(parameters: Sequence[tuple[str, str]]) -> HistoryRequest:
-    """The request of a query. Raises BadRequest for values that cannot be read; other parameters are passed over."""
-    given = {name: value for name, value in parameters if name in ("_count", "_since", "_at", "_before")}
+    """The request of a query; other parameters are passed over.
+
+    Raises BadRequest for values that cannot be read, and for a parameter given twice.
+    """
+    known = [(name, value) for name, value in parameters if name in ("_count", "_since", "_at", "_before")]
+    given = dict(known)
+    if len(given) < len(known):
+        twice = next(name for name in given if sum(name == other for other, _ in known) > 1)
+        raise BadRequest(f"{twice} may be given once")
     count = min(_whole_number("_count", given.get("_count", str(DEFAULT_COUNT))), MAX_COUNT)
     since = at = None
     if "_since" in given:

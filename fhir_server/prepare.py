@@ -28,6 +28,7 @@ from fhir_server.errors import (
     Unprocessable,
 )
 from fhir_server.holds import Hold, Target
+from fhir_server.narrative import safe_narrative
 from fhir_server.referrers import referrer
 from fhir_server.scope import Scoping
 from fhir_server.store import Change, VersionStore, VersionTaken
@@ -165,10 +166,11 @@ class Preparation:
         if before.deleted:
             raise Gone(f"{resource_type}/{id} was deleted")
         self._check_precondition(draft, before)
-        patched = patch(self._repository.seen(self._access, before).resource())
+        seen = self._repository.seen(self._access, before)
+        patched = patch(seen.resource())
         if not isinstance(patched, dict) or (patched.get("resourceType"), patched.get("id")) != (resource_type, id):
             raise Unprocessable("a patch leaves the type and the id of a resource as they are", resource_type)
-        draft.resource, draft.met = patched, draft.met or before
+        draft.resource, draft.met = safe_narrative(seen.resource(), patched), draft.met or before
 
     def prepare(self, draft: Draft) -> Outcome:
         """Check the draft and make its change. Faults name the entry of the Bundle they are in."""

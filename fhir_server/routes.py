@@ -3,6 +3,7 @@
 Thin views: values out of the request, a plain function, its result into a response.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable
 from urllib.parse import parse_qsl
 
@@ -14,7 +15,7 @@ from fhir_server.bundle import assemble, searchset
 from fhir_server.errors import BadRequest, NotAcceptable, NotFound
 from fhir_server.http import BLUEPRINT, choose_format, current_access, fhir_response, query_parameters
 from fhir_server.operation import Operation, Operations
-from fhir_server.operations.routes import add_routes
+from fhir_server.operations.routes import OPERATIONS, add_routes
 from fhir_server.prefer import preferences
 from fhir_server.repository import Repository
 
@@ -33,12 +34,18 @@ def create_blueprint(
             choose_format()
         except NotAcceptable:
             # A Binary has one more form, which only the Binary tells.
-            if request.endpoint not in _READS or (request.view_args or {}).get("resource_type") != "Binary":
+            of_binary = (request.view_args or {}).get("resource_type") == "Binary"
+            if not (request.endpoint in _READS and of_binary) and request.endpoint not in OPERATIONS:
                 raise
 
     @fhir.get("/metadata")
     def metadata() -> Response:
-        return fhir_response(fhir_json.dumps(capability_statement()), headers={"Access-Control-Allow-Origin": "*"})
+        """Its ETag changes with what it says. https://hl7.org/fhir/R4/http.html#capabilities"""
+        statement = fhir_json.dumps(capability_statement())
+        answer = fhir_response(statement, headers={"Access-Control-Allow-Origin": "*"})
+        answer.set_etag(hashlib.sha256(statement).hexdigest()[:32], weak=True)
+        answer.make_conditional(request)
+        return answer
 
     @fhir.get("/<resource_type>/<id>")
     def read(resource_type: str, id: str) -> Response:

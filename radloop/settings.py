@@ -183,6 +183,13 @@ class _Schema(marshmallow.Schema):
         if (settings.open or settings.demo) and not _is_loopback(settings.host):
             name = "open" if settings.open else "demo"
             raise marshmallow.ValidationError(f"is for loopback only, and the host is {settings.host}", name)
+        public = urlsplit(settings.public_url)
+        reached = not _is_loopback(settings.host) or (public.hostname and not _is_loopback(public.hostname))
+        if reached and public.scheme != "https":
+            # https://hl7.org/fhir/R4/security.html#http: tokens and patients' data never go in the clear.
+            raise marshmallow.ValidationError(
+                "begins with https:// where others than this machine reach it", "public_url"
+            )
 
 
 def _is_loopback(host: str) -> bool:

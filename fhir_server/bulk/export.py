@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from fhir_server import fhir_json
+from fhir_server import fhir_json, references
 from fhir_server.bulk.files import Files, Output
 from fhir_server.bulk.jobs import DONE, Job, JobStore
 from fhir_server.bulk.turn import Turn
@@ -59,7 +59,11 @@ def _lines(repository: Repository, job: Job, kind: str, type: str, after: int) -
     selection = _selection(job, type)
     if kind == "output":
         for version in repository.walk(job.access, selection, after):
-            yield type, _line(version, repository.base_url), version.created
+            patient = _patient_of(repository, version) if type == "Binary" else None
+            if patient is not None:
+                yield "DocumentReference", _document(version, patient, repository.base_url), version.created
+            else:
+                yield type, _line(version, repository.base_url), version.created
     else:
         for version in repository.deletions(job.access, selection, after):
             yield "Bundle", _deletion(version), version.number
@@ -83,6 +87,31 @@ def _line(version: Version, base_url: str) -> bytes:
     A quotation mark inside of text is escaped, so that these bytes are nothing but an element named url.
     """
     return (version.body or b"").replace(b'"url":"Binary/', b'"url":"' + base_url.encode() + b"/Binary/")
+
+
+def _patient_of(repository: Repository, binary: Version) -> str | None:
+    """`Patient/id` of whom the content is about, by its security context; None when it is about nobody."""
+    if b'"securityContext"' not in (binary.body or b""):
+        return None
+    context = binary.resource()["securityContext"].get("reference", "")
+    target = references.local(context, repository.base_url)
+    newest = repository.store.newest(*target) if target else None
+    scope = newest.scope if newest is not None else ()
+    return next((key.removeprefix("@") for key in scope if key.startswith("@Patient/")), None)
+
+
+def _document(binary: Version, patient: str, base_url: str) -> bytes:
+    """The DocumentReference that stands for content about a patient, as the guide asks for."""
+    attachment = {"contentType": binary.resource()["contentType"], "url": f"{base_url}/{binary.reference}"}
+    document = {
+        "resourceType": "DocumentReference",
+        "id": binary.id,
+        "meta": {"versionId": str(binary.version), "lastUpdated": instant(binary.last_updated)},
+        "status": "current",
+        "subject": {"reference": patient},
+        "content": [{"attachment": attachment}],
+    }
+    return fhir_json.dumps(document)
 
 
 def _deletion(version: Version) -> bytes:

@@ -2,12 +2,13 @@
 https://hl7.org/fhir/R4/operations.html#executing
 """
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, g, request
 
 from fhir_server import fhir_json
+from fhir_server.answers import native_answer
 from fhir_server.errors import MethodNotAllowed
 from fhir_server.etag import parse_etag
-from fhir_server.http import current_access, fhir_body, fhir_response, query_parameters
+from fhir_server.http import BLUEPRINT, choose_format, current_access, fhir_body, fhir_response, query_parameters
 from fhir_server.operation import (
     Answer,
     Operation,
@@ -19,6 +20,7 @@ from fhir_server.operation import (
 from fhir_server.validation import check_id, check_type
 
 METHODS = ["GET", "POST"]
+OPERATIONS = tuple(f"{BLUEPRINT}.{level}_operation" for level in ("system", "type", "instance"))
 
 
 def add_routes(fhir: Blueprint, operations: Operations) -> None:
@@ -43,6 +45,8 @@ def add_routes(fhir: Blueprint, operations: Operations) -> None:
 def _perform(operation: Operation, resource_type: str | None, id: str | None) -> Response:
     if operation.affects_state and request.method != "POST":
         raise MethodNotAllowed(f"${operation.name} changes something, so it takes POST")
+    if operation.affects_state and "format" not in g:
+        choose_format()  # refuses before anything is changed
     access = current_access()
     sent, bare = _sent(operation)
     asked = OperationRequest(
@@ -62,6 +66,12 @@ def _perform(operation: Operation, resource_type: str | None, id: str | None) ->
     if answer.content is None:
         return Response(status=answer.status, headers=dict(answer.headers))
     content = answer.content
+    if isinstance(content, dict) and content.get("resourceType") == "Binary" and (found := native_answer(content)):
+        found.status_code = answer.status
+        found.headers.extend(answer.headers)
+        return found
+    if "format" not in g:
+        choose_format()
     body = content if isinstance(content, bytes) else fhir_json.dumps(content)
     return fhir_response(body, answer.status, dict(answer.headers))
 

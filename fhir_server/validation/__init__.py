@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import conformance
-from fhir_server.errors import BadRequest, InvalidStructure, Issue
+from fhir_server.errors import BadRequest, InvalidStructure, Issue, NotFound
 from fhir_server.validation.compiled import check_resource
 from fhir_server.validation.run import MAX_DEPTH, MAX_ISSUES, Enough, Run
 
@@ -18,9 +18,9 @@ ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
 
 def check_type(resource_type: str) -> None:
-    """Raise BadRequest unless this is a concrete R4 resource type."""
+    """Raise NotFound, as http.html#create asks for, unless this is a concrete R4 resource type."""
     if resource_type not in conformance.resource_types():
-        raise BadRequest(f"{resource_type[:64]!r} is no FHIR R4 resource type", issues=[_unknown_type(resource_type)])
+        raise NotFound(f"{resource_type[:64]!r} is no FHIR R4 resource type", issues=[_unknown_type(resource_type)])
 
 
 def check_id(id: object) -> str:

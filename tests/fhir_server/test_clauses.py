@@ -4,8 +4,10 @@ import json
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
+from fhir_server import routes
 from fhir_server.repository import Repository
 from tests.fhir_server.conftest import BASE, PRACTICE
 from tests.fhir_server.test_rest import PATIENT, assert_outcome, send
@@ -117,9 +119,141 @@ class TestHttp:
         assert [entry["search"]["mode"] for entry in outcomes] == ["outcome"]
         assert {issue["severity"] for issue in outcomes[0]["resource"]["issue"]} == {"warning"}
 
+    def test_the_etag_of_the_capabilities_changes_with_them(self, repository: Repository) -> None:
+        statement = {"resourceType": "CapabilityStatement", "status": "active"}
+        app = Flask("test")
+        app.register_blueprint(routes.create_blueprint(repository, [], lambda: statement), url_prefix="/fhir")
+        client = app.test_client()
+        tags = []
+        for status in ("active", "active", "retired"):
+            statement["status"] = status
+            tags.append(client.get("/fhir/metadata").headers["ETag"])
+        assert tags[0] == tags[1] != tags[2]
+        assert client.get("/fhir/metadata", headers={"If-None-Match": tags[2]}).status_code == 304
+        assert client.get("/fhir/metadata", headers={"If-None-Match": tags[0]}).status_code == 200
+
+    @pytest.mark.parametrize("type", ["application/xml-patch+xml", "text/xml", "text/plain"])
+    def test_an_xml_patch_is_refused_so_none_of_its_namespaces_is_mistaken(
+        self, client: FlaskClient, type: str
+    ) -> None:
+        send(client, "PUT", "/fhir/Patient/a", {**PATIENT, "id": "a"})
+        patch = b'<diff xmlns:f="http://hl7.org/fhir"><remove sel="f:Patient/f:gender"/></diff>'
+        answer = client.patch("/fhir/Patient/a", data=patch, content_type=type)
+        assert 400 <= answer.status_code < 500
+        if type == "application/xml-patch+xml":
+            assert answer.status_code == 415
+            assert "application/xml-patch+xml" not in answer.headers["Accept-Patch"]
+        assert client.get("/fhir/Patient/a").headers["ETag"] == 'W/"1"'
+
+    @pytest.mark.parametrize("namespace", ["", "http://hl7.org/fhir/", "http://www.w3.org/1999/xhtml", "urn:x"])
+    def test_a_patch_in_xml_is_of_the_namespace_of_fhir(self, client: FlaskClient, namespace: str) -> None:
+        send(client, "PUT", "/fhir/Patient/a", {**PATIENT, "id": "a"})
+        patch = (
+            f'<Parameters xmlns="{namespace}"><parameter><name value="operation"/>'
+            '<part><name value="type"/><valueCode value="delete"/></part>'
+            '<part><name value="path"/><valueString value="Patient.gender"/></part></parameter></Parameters>'
+        )
+        answer = client.patch("/fhir/Patient/a", data=patch, content_type="application/fhir+xml")
+        assert answer.status_code == 400
+        patch = patch.replace(f'xmlns="{namespace}"', 'xmlns="http://hl7.org/fhir"')
+        assert client.patch("/fhir/Patient/a", data=patch, content_type="application/fhir+xml").status_code == 200
+
+    @pytest.mark.parametrize(
+        ("method", "address"),
+        [
+            *(("GET", address) for address in ("Nothing", "Nothing/a", "Nothing/_history", "nowhere/at/all/of/it")),
+            *((method, "Nothing/a") for method in ("PUT", "PATCH", "DELETE")),
+            ("POST", "Nothing"),
+        ],
+    )
+    def test_a_type_that_is_not_supported_is_not_found(self, client: FlaskClient, method: str, address: str) -> None:
+        answer = send(client, method, f"/fhir/{address}", {"resourceType": "Nothing", "id": "a"})
+        assert answer.status_code == 404
+        assert answer.get_json(force=True)["resourceType"] == "OperationOutcome"
+
+    def test_a_search_answers_200_with_a_searchset(self, client: FlaskClient) -> None:
+        assert bundle_of(client, "/fhir/Patient?family=nobody")["type"] == "searchset"
+
+    @pytest.mark.parametrize("query", ["birthdate=yesterday", "_sort=colour", "_count=many"])
+    def test_a_search_that_fails_tells_why(self, client: FlaskClient, query: str) -> None:
+        answer = client.get(f"/fhir/Patient?{query}")
+        assert answer.status_code == 400
+        assert answer.get_json(force=True)["issue"][0]["severity"] == "error"
+
+    @pytest.mark.parametrize("name", ["_count", "_since", "_at"])
+    def test_a_parameter_of_a_history_stands_once(self, client: FlaskClient, name: str) -> None:
+        send(client, "PUT", "/fhir/Patient/a", {**PATIENT, "id": "a"})
+        value = "1" if name == "_count" else "2020-01-01T00:00:00Z"
+        for address in ("_history", "Patient/_history", "Patient/a/_history"):
+            assert client.get(f"/fhir/{address}?{name}={value}").status_code == 200
+            assert_outcome(client.get(f"/fhir/{address}?{name}={value}&{name}={value}"), 400, "invalid")
+
+    def test_a_history_has_the_oldest_last_and_what_was_deleted(self, client: FlaskClient) -> None:
+        for gender in ("male", "female"):
+            send(client, "PUT", "/fhir/Patient/a", {**PATIENT, "id": "a", "gender": gender})
+        client.delete("/fhir/Patient/a")
+        bundle = bundle_of(client, "/fhir/Patient/a/_history")
+        assert bundle["type"] == "history"
+        assert bundle["entry"][0]["request"]["method"] == "DELETE"
+        assert [entry["resource"]["gender"] for entry in bundle["entry"][1:]] == ["female", "male"]
+
+    def test_a_transaction_that_fails_answers_an_outcome(self, client: FlaskClient) -> None:
+        entry = {"resource": {**PATIENT, "gender": "blue"}, "request": {"method": "POST", "url": "Patient"}}
+        sent = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
+        answer = send(client, "POST", "/fhir", sent)
+        assert 400 <= answer.status_code < 500
+        assert answer.get_json(force=True)["resourceType"] == "OperationOutcome"
+
+    def test_a_read_of_what_never_was_is_404(self, client: FlaskClient) -> None:
+        for address in ("Patient/nobody", "Patient/nobody/_history", "Patient/nobody/_history/1"):
+            assert_outcome(client.get(f"/fhir/{address}"), 404, "not-found")
+
+    def test_a_deleted_version_is_410(self, client: FlaskClient) -> None:
+        send(client, "PUT", "/fhir/Patient/a", {**PATIENT, "id": "a"})
+        client.delete("/fhir/Patient/a")
+        assert_outcome(client.get("/fhir/Patient/a/_history/2"), 410, "deleted")
+
+    def test_a_delete_of_what_is_deleted_has_no_effect(self, client: FlaskClient) -> None:
+        send(client, "PUT", "/fhir/Patient/a", {**PATIENT, "id": "a"})
+        for _ in range(2):
+            assert client.delete("/fhir/Patient/a").status_code == 204
+        assert len(bundle_of(client, "/fhir/Patient/a/_history")["entry"]) == 2
+
+    def test_what_was_deleted_is_brought_back_by_an_update(self, client: FlaskClient) -> None:
+        send(client, "PUT", "/fhir/Patient/a", {**PATIENT, "id": "a"})
+        client.delete("/fhir/Patient/a")
+        answer = send(client, "PUT", "/fhir/Patient/a", {**PATIENT, "id": "a"})
+        assert (answer.status_code, answer.headers["ETag"]) == (201, 'W/"3"')
+
+    def test_a_request_id_is_answered(self, client: FlaskClient) -> None:
+        assert client.get("/fhir/Patient", headers={"X-Request-Id": "mine-1"}).headers["X-Request-Id"] == "mine-1"
+        assert client.get("/fhir/Patient").headers["X-Request-Id"]
+
 
 class TestBundle:
     """https://hl7.org/fhir/R4/bundle.html"""
+
+    @pytest.mark.parametrize(
+        ("bundle", "expected"),
+        [
+            ({"type": "document", "entry": [{"resource": PATIENT}]}, "Bundle.entry[0]"),
+            ({"type": "message", "entry": [{"resource": PATIENT}]}, "Bundle.entry[0]"),
+            ({"type": "document", "identifier": None}, "Bundle.identifier"),
+            ({"type": "document", "timestamp": None}, "Bundle.timestamp"),
+            ({"type": "collection", "total": 1}, "Bundle.total"),
+            ({"type": "collection", "entry": [{"fullUrl": "urn:uuid:x"}]}, "Bundle.entry[0]"),
+        ],
+        ids=["composition-first", "header-first", "identifier", "timestamp", "total", "empty-entry"],
+    )
+    def test_a_stored_bundle_keeps_the_rules_of_its_type(
+        self, client: FlaskClient, bundle: dict, expected: str
+    ) -> None:
+        known = {"identifier": {"system": "urn:x", "value": "1"}, "timestamp": "2026-01-01T00:00:00Z"}
+        sent = {"resourceType": "Bundle"} | known | bundle
+        answer = send(client, "POST", "/fhir/Bundle", {name: value for name, value in sent.items() if value})
+        assert answer.status_code in (400, 422), answer.text
+        places = [place for issue in answer.get_json(force=True)["issue"] for place in issue["expression"]]
+        assert any(place.startswith(expected) for place in places), places
 
     @pytest.fixture
     def searchset(self, client: FlaskClient) -> dict:

@@ -73,6 +73,29 @@ class TestAddresses:
         assert values(json_of(client.get(f"/fhir/{path}")))["about"] == f"{about}/None/"
         assert values(json_of(post(client, path, [])))["about"] == f"{about}/None/"
 
+    @pytest.mark.parametrize(
+        ("accept", "query", "expected"),
+        [
+            ("text/plain", "", "text/plain"),
+            ("*/*", "", "text/plain"),
+            ("text/plain", "?_format=xml", "fhir+xml"),
+            ("application/fhir+json", "", "fhir+json"),
+            ("application/fhir+xml", "", "fhir+xml"),
+        ],
+    )
+    def test_a_binary_is_answered_as_if_it_were_read(
+        self, repository: Repository, accept: str, query: str, expected: str
+    ) -> None:
+        binary = {"resourceType": "Binary", "contentType": "text/plain", "data": "eA=="}
+        told = Operation("file", "urn:file", None, False, False, False, lambda _request: binary, system=True)
+        answer = app_with(repository, [told]).test_client().get(f"/fhir/$file{query}", headers={"Accept": accept})
+        assert answer.status_code == 200
+        assert expected in answer.content_type
+        if expected == "text/plain":
+            assert answer.data == b"x"
+            assert answer.headers["Content-Disposition"] == "attachment"
+            assert "sandbox" in answer.headers["Content-Security-Policy"]
+
     def test_the_operation_of_a_type_goes_before_that_of_all(self, client: FlaskClient) -> None:
         assert client.get("/fhir/Device/$tell").status_code == 200
         assert_outcome(client.get("/fhir/Device/d1/$tell"), 404, "not-found")
@@ -100,9 +123,17 @@ class TestAddresses:
     def test_unknown_operations_and_levels_are_404(self, client: FlaskClient, path: str) -> None:
         assert_outcome(client.get(f"/fhir/{path}"), 404, "not-found")
 
-    @pytest.mark.parametrize("path", ["Nothing/$tell", "Nothing/1/$tell", "Patient/a_b/$tell"])
-    def test_unknown_types_and_ids_that_are_none_are_400(self, client: FlaskClient, path: str) -> None:
-        assert client.get(f"/fhir/{path}").status_code == 400
+    @pytest.mark.parametrize(
+        ("path", "status"), [("Nothing/$tell", 404), ("Nothing/1/$tell", 404), ("Patient/a_b/$tell", 400)]
+    )
+    def test_unknown_types_and_ids_that_are_none_are_refused(
+        self, client: FlaskClient, path: str, status: int
+    ) -> None:
+        assert client.get(f"/fhir/{path}").status_code == status
+
+    @pytest.mark.parametrize("path", ["$tell", "Patient/p1/$change"])
+    def test_a_form_that_there_is_not_is_refused(self, client: FlaskClient, path: str) -> None:
+        assert_outcome(post(client, path, [], Accept="image/png"), 406, "not-supported")
 
     @pytest.mark.parametrize(
         "body",

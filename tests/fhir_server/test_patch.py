@@ -286,6 +286,34 @@ class TestPatch:
         body = {**PATIENT, "identifier": [{"system": "urn:mrn", "value": "1"}]}
         return send(client, "POST", "/fhir/Patient", body).get_json(force=True)["id"]
 
+    @pytest.fixture
+    def told(self, client: FlaskClient, request: pytest.FixtureRequest) -> str:
+        """A patient with a narrative of this status."""
+        div = '<div xmlns="http://www.w3.org/1999/xhtml">A man.</div>'
+        body = {**PATIENT, "text": {"status": request.param, "div": div}}
+        return send(client, "POST", "/fhir/Patient", body).get_json(force=True)["id"]
+
+    @pytest.mark.parametrize("told", ["generated", "extensions"], indirect=True)
+    def test_a_narrative_made_from_the_data_goes_with_them(self, client: FlaskClient, told: str) -> None:
+        change = [{"op": "replace", "path": "/gender", "value": "female"}]
+        patched = self.patch(client, f"Patient/{told}", change)
+        assert patched.status_code == 200
+        assert "text" not in patched.get_json(force=True)
+
+    @pytest.mark.parametrize("told", ["additional"], indirect=True)
+    def test_a_narrative_that_says_more_is_to_be_patched_as_well(self, client: FlaskClient, told: str) -> None:
+        change: list[dict] = [{"op": "replace", "path": "/gender", "value": "female"}]
+        assert_outcome(self.patch(client, f"Patient/{told}", change), 422, "business-rule", "Patient.text")
+        div = '<div xmlns="http://www.w3.org/1999/xhtml">A woman.</div>'
+        change.append({"op": "replace", "path": "/text/div", "value": div})
+        patched = self.patch(client, f"Patient/{told}", change)
+        assert patched.get_json(force=True)["text"]["div"] == div
+
+    @pytest.mark.parametrize("told", ["generated", "additional"], indirect=True)
+    def test_a_narrative_stays_where_the_data_stay(self, client: FlaskClient, told: str) -> None:
+        change = [{"op": "add", "path": "/meta/tag", "value": [{"code": "x"}]}]
+        assert "text" in self.patch(client, f"Patient/{told}", change).get_json(force=True)
+
     def patch(self, client: FlaskClient, address: str, document: Any, **headers: str) -> TestResponse:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         kind = "application/json-patch+json"

@@ -98,7 +98,7 @@ class TestCreate:
         assert_outcome(send(client, "POST", "/fhir/Patient", body), 400, "value", "Patient.name[1].family")
 
     def test_refuses_unknown_types(self, client: FlaskClient) -> None:
-        assert_outcome(send(client, "POST", "/fhir/Nothing", {"resourceType": "Nothing"}), 400, "not-supported")
+        assert_outcome(send(client, "POST", "/fhir/Nothing", {"resourceType": "Nothing"}), 404, "not-supported")
 
     def test_refuses_other_media_types(self, client: FlaskClient) -> None:
         answer = client.post("/fhir/Patient", data="Patient", content_type="text/plain")

@@ -71,6 +71,21 @@ def test_what_is_for_loopback_is_refused_elsewhere(name: str) -> None:
     assert Settings.from_env({f"RADLOOP_{name}": "true", "RADLOOP_HOST": "localhost"})
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"RADLOOP_HOST": "0.0.0.0"},
+        {"RADLOOP_HOST": "0.0.0.0", "RADLOOP_PUBLIC_URL": "http://r.example.org"},
+        {"RADLOOP_PUBLIC_URL": "http://r.example.org"},
+    ],
+)
+def test_nothing_goes_in_the_clear_between_machines(given: dict[str, str]) -> None:
+    """https://hl7.org/fhir/uv/bulkdata/STU2/export.html#privacy-and-security-considerations: TLS."""
+    with pytest.raises(BadSettings, match=r"RADLOOP_PUBLIC_URL.*https"):
+        Settings.from_env(given)
+    assert Settings.from_env(given | {"RADLOOP_PUBLIC_URL": "https://r.example.org"})
+
+
 def test_all_faults_are_told_at_once() -> None:
     with pytest.raises(BadSettings, match=r"RADLOOP_LIVE_PORT.*; RADLOOP_PORT|RADLOOP_PORT.*; RADLOOP_LIVE_PORT"):
         Settings.from_env({"RADLOOP_PORT": "x", "RADLOOP_LIVE_PORT": "y"})

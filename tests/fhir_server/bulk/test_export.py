@@ -15,6 +15,7 @@ from fhir_server.bulk import files as bulk_files
 from fhir_server.bulk.jobs import LEASE
 from fhir_server.prepare import Draft
 from fhir_server.repository import Repository
+from fhir_server.validation import check_structure
 from tests.fhir_server.bulk.conftest import ASYNC, Bulk
 from tests.fhir_server.conftest import BASE, PRACTICE, an_office
 from tests.fhir_server.test_rest import assert_outcome
@@ -221,6 +222,25 @@ class TestFiles:
         repository.update(PRACTICE, document)
         (found,) = bulk.lines(bulk.export("$export?_type=DocumentReference"))
         assert found["content"][0]["attachment"] == {**attachment, "url": f"{BASE}/Binary/b1"}
+
+    def test_a_binary_about_a_patient_is_a_documentreference(self, bulk: Bulk, repository: Repository) -> None:
+        repository.update(PRACTICE, a_patient("a"))
+        observation = {"resourceType": "Observation", "id": "o", "status": "final", "code": {"text": "x"}}
+        repository.update(PRACTICE, observation | {"subject": {"reference": "Patient/a"}})
+        contexts = {"direct": "Patient/a", "through": "Observation/o", "none": None}
+        for id, context in contexts.items():
+            binary = {"resourceType": "Binary", "id": id, "contentType": "text/plain", "data": "eA=="}
+            repository.update(PRACTICE, binary | ({"securityContext": {"reference": context}} if context else {}))
+        manifest = bulk.export("$export?_type=Binary")
+        assert {file["type"]: file["count"] for file in manifest["output"]} == {"DocumentReference": 2, "Binary": 1}
+        found = {line["id"]: line for line in bulk.lines(manifest)}
+        assert found["none"]["resourceType"] == "Binary"
+        for id in ("direct", "through"):
+            assert found[id]["resourceType"] == "DocumentReference"
+            assert found[id]["subject"] == {"reference": "Patient/a"}
+            attachment = {"contentType": "text/plain", "url": f"{BASE}/Binary/{id}"}
+            assert found[id]["content"] == [{"attachment": attachment}]
+            check_structure(found[id])
 
     def test_files_are_readable_by_the_server_alone(self, bulk: Bulk, three: None) -> None:
         bulk.export()
