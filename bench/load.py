@@ -21,8 +21,8 @@ class Figures:
 class Connection:
     """One kept-alive HTTP connection; an answer of 400 or more is an error of the benchmark."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._http = http.client.HTTPConnection(host, port, timeout=30)
+    def __init__(self, host: str, port: int, timeout_s: float = 30) -> None:
+        self._http = http.client.HTTPConnection(host, port, timeout=timeout_s)
 
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None

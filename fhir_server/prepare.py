@@ -246,7 +246,7 @@ class Preparation:
             tuple(sorted(scope)),
             ("*", *sorted(scope), *entry.keys),
         )
-        return Change(committed, entry.ranges, entry.sorts, _previous(before))
+        return Change(committed, entry.ranges, entry.sorts, _previous(before), before.scope if before else ())
 
     def _delete(self, draft: Draft, before: Version | None) -> Outcome:
         if before is None or before.deleted:
@@ -264,7 +264,9 @@ class Preparation:
             body=None,
             keys=(),
         )
-        return Outcome(deletion, created=False, change=Change(deletion, previous=before.version))
+        return Outcome(
+            deletion, created=False, change=Change(deletion, previous=before.version, seen_by=before.scope)
+        )
 
     def _check_precondition(self, draft: Draft, before: Version | None) -> None:
         there = before is not None and not before.deleted

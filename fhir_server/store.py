@@ -41,18 +41,27 @@ class VersionTaken(Overtaken):
     """Somebody else committed this version of the resource first."""
 
 
+class ScopeMoved(Overtaken):
+    """Since the version that is replaced was read, somebody else was let see it."""
+
+
 class GuardTaken(Overtaken):
     """Somebody else committed a conditional create with the same criteria first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One version to commit. `previous`: the version whose search keys it takes over; None for the first."""
+    """One version to commit.
+
+    previous: the version whose search keys it takes over; None for the first. seen_by: the scope of that one, as it
+    was when this one was made from it.
+    """
 
     version: Version
     ranges: list[dict] = field(default_factory=list)
     sorts: dict[str, Any] = field(default_factory=dict)
     previous: int | None = None
+    seen_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +348,7 @@ class VersionStore:
     ) -> None:
         """Commit all or nothing. grants: (type, id) -> scope keys that its newest version gets in addition.
 
-        Raises VersionTaken, GuardTaken or Moved when somebody else was quicker; nothing is written then.
+        Raises VersionTaken, ScopeMoved, GuardTaken or Moved when somebody else was quicker; nothing is written then.
         """
         for resource_type in {change.version.resource_type for change in changes}:
             self._prepare(resource_type)
@@ -389,11 +398,13 @@ class VersionStore:
             for change in changes:
                 if change.previous is not None:
                     version = change.version
-                    self._versions(version.resource_type).update_one(
-                        {"id": version.id, "v": change.previous},
+                    replaced = self._versions(version.resource_type).update_one(
+                        {"id": version.id, "v": change.previous, "scope": list(change.seen_by)},
                         {"$unset": {"keys": "", "r": "", "s": ""}},
                         session=session,
                     )
+                    if not replaced.matched_count:
+                        raise ScopeMoved(f"{version.reference} was shown to others at the same time")
             for (resource_type, id), keys in grants.items():
                 self._versions(resource_type).update_one(
                     {"id": id, "keys": "*"},

@@ -44,14 +44,17 @@ def _play(found: Settings) -> None:
 
 
 @contextmanager
-def server_of_its_own() -> Iterator[Settings]:
-    """The settings of a demonstration server on free ports, started from nothing and stopped at the end."""
+def server_of_its_own(**more: str) -> Iterator[Settings]:
+    """The settings of a demonstration server on free ports, started from nothing and stopped at the end.
+
+    more: other settings by name, such as OPEN="true".
+    """
     beside = settings().data_path
     beside.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="demo-", dir=beside) as folder:
         port, live_port = mongod.free_port(), mongod.free_port()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RADLOOP_")}
-        given = {"PORT": str(port), "LIVE_PORT": str(live_port), "DATA_DIR": folder, "DEMO": "true"}
+        given = {"PORT": str(port), "LIVE_PORT": str(live_port), "DATA_DIR": folder, "DEMO": "true"} | more
         environment |= {f"RADLOOP_{name}": value for name, value in given.items()}
         found = Settings.from_env(environment)
         log = Path(folder) / "serve.log"

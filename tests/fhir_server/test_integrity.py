@@ -151,6 +151,39 @@ class TestWhatWasSeenIsNotReadAgain:
             repository.create(an_office("o1"), basic("Patient/a"))
 
 
+class TestWhoeverSeesAnOrderSeesItsPatient:
+    """The order shows its patient to the office; nobody who writes the patient at the same time takes that back."""
+
+    ORDER = {"resourceType": "ServiceRequest", "status": "draft", "intent": "plan"}
+
+    def order(self, repository: Repository) -> None:
+        requester = {"reference": "Organization/o1"}
+        subject = {"reference": "Patient/a"}
+        repository.create(PRACTICE, self.ORDER | {"requester": requester, "subject": subject})
+
+    @pytest.fixture(autouse=True)
+    def patient(self, repository: Repository) -> None:
+        repository.update(PRACTICE, {"resourceType": "Organization", "id": "o1", "name": "Office"})
+        repository.update(PRACTICE, patient("a"))
+
+    @pytest.mark.parametrize("if_match", [None, 1])
+    def test_an_update_meanwhile_keeps_it(
+        self, repository: Repository, other: Repository, monkeypatch: pytest.MonkeyPatch, if_match: int | None
+    ) -> None:
+        between(repository, monkeypatch, lambda: self.order(other))
+        written = repository.update(PRACTICE, {**patient("a"), "gender": "other"}, if_match=if_match)
+        assert written.version.version == 2
+        assert repository.read(an_office("o1"), "Patient", "a").version == 2
+
+    def test_a_deletion_meanwhile_is_refused(
+        self, repository: Repository, other: Repository, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        between(repository, monkeypatch, lambda: self.order(other))
+        with pytest.raises(Conflict):
+            repository.delete(PRACTICE, "Patient", "a")
+        assert repository.read(an_office("o1"), "Patient", "a").version == 1
+
+
 def storm(repository: Repository, rounds: int) -> tuple[int, int]:
     """Refer to a resource and delete it, at once, so many times; (deletions, references) that were done."""
     gone = referred = 0
