@@ -12,6 +12,7 @@ from fhir_server.http import fhir_response
 from fhir_server.outcome import outcome_of
 from fhir_server.prefer import preferences
 from fhir_server.repository import Repository, Written
+from fhir_server.search.subset import of_read, reduced
 from fhir_server.version import Version
 
 
@@ -23,7 +24,8 @@ def resource_answer(repository: Repository, version: Version) -> Response:
     if version.resource_type == "Binary" and (answer := native_answer(version.resource())):
         answer.headers.extend(headers)
         return answer
-    return fhir_response(version.body or b"", headers=headers)
+    subset = of_read(request.args)
+    return fhir_response((reduced(version, subset) if subset else version).body or b"", headers=headers)
 
 
 def native_answer(binary: dict) -> Response | None:

@@ -4,6 +4,7 @@ Every write, whoever makes it, passes here: scopes, structure, references, the r
 (admissions), who may see it, search keys, commit. Every read passes the caller's audience.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -69,6 +70,9 @@ class Repository:
         self.check_references = check_references
         self.views = dict(views or {})
         self.deletes_at_once = deletes_at_once
+        # Large Bundles go through one after the other: several at once would take no less time in all, and leave
+        # little of the process to the small requests beside them.
+        self.large = threading.Lock()
         self.indexer = Indexer(base_url)
 
     # Reading

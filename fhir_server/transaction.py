@@ -1,6 +1,7 @@
 """batch and transaction. https://hl7.org/fhir/R4/http.html#transaction"""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from fhir_server.access import Access
@@ -17,6 +18,8 @@ from fhir_server.reading import Answer, reading
 if TYPE_CHECKING:
     from fhir_server.repository import Repository, Written
 
+LARGE = 200  # entries; such Bundles go through one after the other
+
 
 def perform(repository: "Repository", access: Access, bundle: Any, wanted: str, operations: Operations) -> dict:
     """Do what a Bundle of type batch or transaction asks for; the response Bundle.
@@ -30,7 +33,9 @@ def perform(repository: "Repository", access: Access, bundle: Any, wanted: str, 
     kind = bundle.get("type")
     if not isinstance(kind, str) or kind not in kinds:
         raise BadRequest("a Bundle that is performed is of type batch or transaction", "Bundle.type")
-    return kinds[kind](repository, access, bundle, wanted, operations)
+    large = len(raw_entries(bundle)) > LARGE
+    with repository.large if large else nullcontext():
+        return kinds[kind](repository, access, bundle, wanted, operations)
 
 
 def transaction(repository: "Repository", access: Access, bundle: dict, wanted: str, operations: Operations) -> dict:

@@ -1,11 +1,12 @@
 """_summary and _elements: matches with some of their elements. https://hl7.org/fhir/R4/search.html#summary"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
 from fhir_server import fhir_json
 from fhir_server.elements import elements
+from fhir_server.errors import BadRequest
 from fhir_server.version import Version
 
 Subset = Callable[[dict], dict]
@@ -28,6 +29,21 @@ def of_summary(kind: str) -> Subset | None:
 def of_elements(names: frozenset[str]) -> Subset:
     """What `_elements` leaves: the elements asked for and the mandatory ones."""
     return partial(_only, names=names)
+
+
+def of_read(given: Mapping[str, str]) -> Subset | None:
+    """What the parameters of a read leave of the resource; None when that is all. Raises BadRequest."""
+    summary = given.get("_summary", "false")
+    if summary not in ("true", "text", "data", "false"):
+        raise BadRequest("_summary of one resource is true, text, data or false")
+    if "_elements" not in given:
+        return of_summary(summary)
+    names = frozenset(name.strip() for name in given["_elements"].split(","))
+    if summary != "false":
+        raise BadRequest("_elements and _summary exclude each other")
+    if not all(name.isascii() and name.isalnum() for name in names):
+        raise BadRequest("_elements is names of elements, separated by commas")
+    return of_elements(names)
 
 
 def reduced(version: Version, subset: Subset) -> Version:

@@ -125,8 +125,8 @@ class TestHttp:
         app.register_blueprint(routes.create_blueprint(repository, [], lambda: statement), url_prefix="/fhir")
         client = app.test_client()
         tags = []
-        for status in ("active", "active", "retired"):
-            statement["status"] = status
+        for status, date in (("active", "2026-01-01"), ("active", "2026-01-02"), ("retired", "2026-01-02")):
+            statement |= {"status": status, "date": date}  # the date is that of the start of a process
             tags.append(client.get("/fhir/metadata").headers["ETag"])
         assert tags[0] == tags[1] != tags[2]
         assert client.get("/fhir/metadata", headers={"If-None-Match": tags[2]}).status_code == 304
@@ -224,6 +224,33 @@ class TestHttp:
         client.delete("/fhir/Patient/a")
         answer = send(client, "PUT", "/fhir/Patient/a", {**PATIENT, "id": "a"})
         assert (answer.status_code, answer.headers["ETag"]) == (201, 'W/"3"')
+
+    @pytest.mark.parametrize("address", ["Patient/a", "Patient/a/_history/1"])
+    @pytest.mark.parametrize(
+        ("query", "names"),
+        [
+            ("_summary=true", {"id", "meta", "name", "gender"}),
+            ("_summary=text", {"id", "meta", "text"}),
+            ("_summary=data", {"id", "meta", "name", "gender", "photo"}),
+            ("_elements=gender,photo", {"id", "meta", "gender", "photo"}),
+        ],
+    )
+    def test_a_read_of_a_part_is_marked_as_one(
+        self, client: FlaskClient, address: str, query: str, names: set[str]
+    ) -> None:
+        text = {"status": "generated", "div": '<div xmlns="http://www.w3.org/1999/xhtml">A man.</div>'}
+        send(client, "PUT", "/fhir/Patient/a", {**PATIENT, "id": "a", "photo": [{"title": "x"}], "text": text})
+        part = bundle_of(client, f"/fhir/{address}?{query}")
+        assert part.keys() - {"resourceType"} == names
+        assert part["meta"]["tag"][0]["code"] == "SUBSETTED"
+        assert "tag" not in bundle_of(client, f"/fhir/{address}?_summary=false")["meta"]
+
+    @pytest.mark.parametrize(
+        "query", ["_summary=count", "_summary=some", "_elements=a.b", "_elements=a&_summary=text"]
+    )
+    def test_a_part_that_there_is_not_is_refused(self, client: FlaskClient, query: str) -> None:
+        send(client, "PUT", "/fhir/Patient/a", {**PATIENT, "id": "a"})
+        assert_outcome(client.get(f"/fhir/Patient/a?{query}"), 400, "invalid")
 
     def test_a_request_id_is_answered(self, client: FlaskClient) -> None:
         assert client.get("/fhir/Patient", headers={"X-Request-Id": "mine-1"}).headers["X-Request-Id"] == "mine-1"
