@@ -55,7 +55,8 @@ WORDS += [
     "%00",
     "active",
 ]
-LEAVES = st.sampled_from([*WORDS, 0, 1, -1, 1.5, 10**30, -0.0, 1e300, True, False, None, [], {}, [None], {"id": "x"}])
+VALUES = [*WORDS, 0, 1, -1, 1.5, 10**30, -0.0, 1e300, True, False, None, [], {}, [None], {"id": "x"}]
+LEAVES = st.sampled_from(VALUES).map(copy.deepcopy)  # what is drawn may be changed later on
 MEMBERS = (
     "id meta name family given _given gender contained extension modifierExtension url valueString valueReference "
     "valueQuantity reference text div status entry request method resource fullUrl type identifier system value "

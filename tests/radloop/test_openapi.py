@@ -55,7 +55,8 @@ def test_is_small_and_smaller_yet_when_packed(client: FlaskClient) -> None:
     assert len(plain.data) < 700_000
     assert len(packed.data) < 40_000
     assert gzip.decompress(packed.data) == plain.data
-    assert (plain.headers["Vary"], packed.headers["Content-Encoding"]) == ("Accept-Encoding", "gzip")
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert all("Accept-Encoding" in answer.headers["Vary"] for answer in (plain, packed))
 
 
 def test_is_not_sent_to_whoever_has_it(client: FlaskClient) -> None:
