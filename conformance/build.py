@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from conformance import build_structures
+from conformance.build_profiles import build_profiles
 from conformance.build_terminology import build_operations, build_terminology
 
 OFFICIAL = "http://hl7.org/fhir/SearchParameter/"
@@ -100,5 +101,6 @@ if __name__ == "__main__":
     source, tables = Path(sys.argv[1]), Path(__file__).parent / "r4"
     build(source, tables / "definitions.json.gz")
     build_structures.build(source, tables / "structures.jsonl.gz")
+    build_profiles(source, tables / "profiles.jsonl.gz")
     build_terminology(source, tables / "terminology.jsonl.gz")
     build_operations(source, tables / "operations.jsonl.gz")

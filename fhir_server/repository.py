@@ -15,7 +15,17 @@ from urllib.parse import parse_qsl
 from fhir_server import history, search, transaction
 from fhir_server.access import Access
 from fhir_server.admission import Admission, Write
-from fhir_server.errors import Conflict, Forbidden, Gone, NotFound, Overtaken, PreconditionFailed
+from fhir_server.errors import (
+    Conflict,
+    Forbidden,
+    Gone,
+    InvalidStructure,
+    Issue,
+    NotFound,
+    Overtaken,
+    PreconditionFailed,
+    Unprocessable,
+)
 from fhir_server.history import HistoryPage, HistoryRequest
 from fhir_server.holds import Generations, Target
 from fhir_server.index import Indexer
@@ -24,7 +34,10 @@ from fhir_server.prepare import Draft, Patch, Preparation
 from fhir_server.read_ahead import ReadAhead
 from fhir_server.search import SearchResult, Selection
 from fhir_server.store import VersionStore, VersionTaken
-from fhir_server.validation import check_id, check_structure, check_type
+from fhir_server.terminology.source import Terminology
+from fhir_server.validation import INVALID, check_id, check_type, examine
+from fhir_server.validation.profiles import Profiles
+from fhir_server.validation.run import Profiled
 from fhir_server.version import Version
 
 # The version as this caller may see it, such as without an endpoint's secrets.
@@ -74,6 +87,7 @@ class Repository:
         # little of the process to the small requests beside them.
         self.large = threading.Lock()
         self.indexer = Indexer(base_url)
+        self.profiles = Profiles(store, Terminology(self))
 
     # Reading
 
@@ -302,8 +316,27 @@ class Repository:
         return resource
 
     def check(self, resource: Any) -> None:
-        """Structure. Raises InvalidStructure."""
-        check_structure(resource)
+        """Structure, and profiles that it names. Raises InvalidStructure, Unprocessable."""
+        if isinstance(resource, dict) and isinstance(resource.get("resourceType"), str):
+            check_type(resource["resourceType"])
+        invalid, found = self.judge(resource)
+        broken = [issue for issue in found if issue.severity == "error"]
+        if invalid:
+            raise InvalidStructure(INVALID, issues=[*invalid, *broken])
+        if broken:
+            raise Unprocessable("it does not meet a profile that it names", issues=broken)
+
+    def judge(self, resource: Any, also: Sequence[str] = ()) -> tuple[list[Issue], list[Issue]]:
+        """What is wrong by R4 itself; and what was found by the profiles it names and by these, not all of it errors.
+
+        Raises Unprocessable when it is nested too deeply.
+        """
+        run = examine(resource)
+        named = list(run.profiled)
+        if also and isinstance(resource, dict):
+            place = (resource, str(resource.get("resourceType")))
+            named.insert(0, Profiled(*place, tuple(also), place))
+        return run.issues, self.profiles.issues(named) if named else []
 
     def existing(self, access: Access, targets: Iterable[Target], known: Generations | None = None) -> set[Target]:
         """Those of the (type, id) pairs that exist and that the caller may see; known: see `VersionStore.there`."""

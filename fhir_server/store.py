@@ -332,6 +332,20 @@ class VersionStore:
                 return
             number = batch[:limit][-1].number
 
+    def numbers_since(self, types: Sequence[str], number: int, limit: int = 200) -> tuple[int, ...]:
+        """The newest write numbers of these types above this one, newest first, at most `limit` of each type."""
+        newest: list[Mapping[str, Any]] = [
+            {"$match": {"_id": {"$gt": number}}},
+            {"$sort": {"_id": -1}},
+            {"$limit": limit},
+            {"$project": {"_id": 1}},
+        ]
+        others: list[Mapping[str, Any]] = [
+            {"$unionWith": {"coll": PREFIX + resource_type, "pipeline": newest}} for resource_type in types[1:]
+        ]
+        found = self._versions(types[0]).aggregate([*newest, *others])
+        return tuple(document["_id"] for document in found)
+
     def guard(self, criteria: str) -> str | None:
         """The id made by the last conditional create with these criteria."""
         document = self.database["guards"].find_one({"_id": criteria})

@@ -16,7 +16,6 @@ from fhir_server.validation.second_reader import second_reading
 DEFINITION = "http://hl7.org/fhir/OperationDefinition/Resource-validate"
 MODES = ("create", "update", "delete", "profile")
 _KNOWN = {"resource": ("Resource", 1), "mode": ("code", 1), "profile": ("uri", 1)}
-_BASE_PROFILE = "http://hl7.org/fhir/StructureDefinition/"
 
 # Raises an error for what the write would be refused for.
 Step = Callable[[], object]
@@ -55,15 +54,30 @@ def validate(repository: Repository, request: OperationRequest) -> dict:
         return _outcome(_refusals([partial(_dry_run, repository, request, "delete", resource)]))
     profile = given.one("profile")
     if profile is not None:
-        _check_profile(resource, profile)
-    issues = _refusals([partial(repository.check, resource)])
-    if not issues and mode in ("create", "update"):
-        steps = [
-            partial(_dry_run, repository, request, mode, resource),
-            partial(_check_references, repository, request, resource),
-        ]
-        issues = _refusals(steps)
-    return _outcome(issues or second_reading(resource))
+        _check_profile(repository, resource, profile)
+    issues = _found(repository, resource, [] if profile is None else [profile.value])
+    if not _refused(issues):
+        steps: list[Step] = [partial(repository.check, resource)]
+        if mode in ("create", "update"):
+            steps = [
+                partial(_dry_run, repository, request, mode, resource),
+                partial(_check_references, repository, request, resource),
+            ]
+        issues += _refusals(steps)
+    return _outcome(issues if _refused(issues) else [*issues, *second_reading(resource)])
+
+
+def _found(repository: Repository, resource: dict, profiles: list[str]) -> list[Issue]:
+    """All that there is to say of the content, by R4 and by profiles."""
+    try:
+        invalid, named = repository.judge(resource, profiles)
+    except FhirError as error:  # too deep to be looked at
+        return list(below(None, error))
+    return list(dict.fromkeys([*invalid, *named]))
+
+
+def _refused(issues: list[Issue]) -> bool:
+    return any(issue.severity == "error" for issue in issues)
 
 
 def _content(repository: Repository, request: OperationRequest, given: Parameters, needed: bool) -> dict:
@@ -83,9 +97,9 @@ def _content(repository: Repository, request: OperationRequest, given: Parameter
     return resource
 
 
-def _check_profile(resource: dict, profile: Given) -> None:
+def _check_profile(repository: Repository, resource: dict, profile: Given) -> None:
     """Raises Unprocessable unless this server can validate against the profile."""
-    if profile.value != _BASE_PROFILE + resource["resourceType"]:  # against which every resource is checked
+    if not repository.profiles.knows(profile.value):
         text = (
             f"{profile.value[:200]} is no profile that this server can validate a {resource['resourceType']} against"
         )

@@ -6,12 +6,15 @@ on is read as the server itself.
 
 from collections import OrderedDict
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from conformance import terminology
 from fhir_server.access import Access
-from fhir_server.repository import Repository
 from fhir_server.terminology.code_system import CodeSystem
 from fhir_server.version import Version
+
+if TYPE_CHECKING:
+    from fhir_server.repository import Repository
 
 READER = Access.system("terminology")
 MAX_VERSIONS = 50  # resources with one canonical URL
@@ -22,7 +25,7 @@ _KEPT_CONCEPTS = 50_000  # of code systems compiled and kept; about 30 MB
 class Terminology:
     """Finds definitions by canonical URL. Thread safe."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: "Repository") -> None:
         self.repository = repository
         self._compiled: OrderedDict[tuple[str, str], CodeSystem] = OrderedDict()
         self._lock = Lock()
@@ -34,6 +37,10 @@ class Terminology:
 
     def concept_map(self, url: str, version: str | None = None) -> dict | None:
         found = self._find("ConceptMap", url, version)
+        return found.resource() if isinstance(found, Version) else found
+
+    def structure_definition(self, url: str, version: str | None = None) -> dict | None:
+        found = self._find("StructureDefinition", url, version)
         return found.resource() if isinstance(found, Version) else found
 
     def code_system(self, url: str, version: str | None = None) -> CodeSystem | None:

@@ -12,8 +12,19 @@ from fhir_server.errors import BadRequest, InvalidStructure, Issue, NotFound
 from fhir_server.validation.compiled import check_resource
 from fhir_server.validation.run import MAX_DEPTH, MAX_ISSUES, Enough, Run
 
-__all__ = ["ID", "MAX_DEPTH", "MAX_ISSUES", "check_id", "check_structure", "check_type", "faults"]
+__all__ = [
+    "ID",
+    "INVALID",
+    "MAX_DEPTH",
+    "MAX_ISSUES",
+    "check_id",
+    "check_structure",
+    "check_type",
+    "examine",
+    "faults",
+]
 
+INVALID = "this is no valid resource"
 ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
 
@@ -39,18 +50,23 @@ def check_structure(resource: Any, *, invariants: bool = True) -> None:
         check_type(resource["resourceType"])
     found = faults(resource, invariants=invariants)
     if found:
-        raise InvalidStructure("this is no valid resource", issues=found)
+        raise InvalidStructure(INVALID, issues=found)
 
 
 def faults(resource: Any, *, invariants: bool = True) -> list[Issue]:
     """Every fault of a resource, at most MAX_ISSUES of them. Raises Unprocessable when it is nested too deeply."""
+    return examine(resource, invariants=invariants).issues
+
+
+def examine(resource: Any, *, invariants: bool = True) -> Run:
+    """The faults of a resource, and the profiles that it and those in it name. Raises as `faults`."""
     run = Run(invariants=invariants)
     told: Any = resource.get("resourceType") if isinstance(resource, dict) else None
     try:
         check_resource(resource, told if _is_type(told) else "Resource", run)
     except Enough:
         pass
-    return run.issues
+    return run
 
 
 def _is_type(told: object) -> bool:

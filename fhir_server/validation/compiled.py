@@ -37,8 +37,9 @@ def check_of(name: str) -> Check:
 def check_resource(value: Value, path: str, run: Run) -> None:
     """Any resource but a contained one: its `#` references lead to what it contains itself."""
     around, run.contained = run.contained, _contained(value)
+    above, run.root = run.root, (value, path)
     _resource(value, path, run)
-    run.contained = around
+    run.contained, run.root = around, above
 
 
 def _resource(value: Value, path: str, run: Run) -> None:
@@ -51,6 +52,8 @@ def _resource(value: Value, path: str, run: Run) -> None:
     elif resource_type not in conformance.resource_types():
         run.fault("structure", "this is no FHIR R4 resource type", member(path, "resourceType"))
     else:
+        if "meta" in value:
+            run.note_profiles(value, path)
         check_of(resource_type)(value, path, run)
 
 

@@ -54,5 +54,10 @@ def _target(reference: object, run: Run) -> str | None:
         return None
     if reference.startswith("#"):
         return run.contained.get(reference[1:])
-    match = _LITERAL.fullmatch(reference)
+    return literal_target(reference)
+
+
+def literal_target(reference: object) -> str | None:
+    """The resource type in `Type/id`, wherever that resource is."""
+    match = _LITERAL.fullmatch(reference) if isinstance(reference, str) else None
     return match[1] if match and match[1] in conformance.resource_types() else None
