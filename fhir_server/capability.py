@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import conformance
+from conformance.profiles import own_profiles
 from fhir_server.formats import FHIR_JSON, FHIR_XML, JSON_PATCH, MERGE_PATCH
 from fhir_server.operation import Operation
 
@@ -110,6 +111,7 @@ def _resource(
     resource: dict = {
         "type": resource_type,
         "profile": f"http://hl7.org/fhir/StructureDefinition/{resource_type}",
+        "supportedProfile": own_profiles(resource_type),
         "interaction": [{"code": code} for code in INTERACTIONS],
         "versioning": "versioned-update",
         "readHistory": True,

@@ -13,7 +13,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from conformance.profiles import r4_profiles
+import conformance
+from conformance import CANONICAL
+from conformance.profiles import own_profiles, r4_profiles
 from fhir_server import fhir_json
 from fhir_server.errors import InvalidStructure, Unprocessable
 from fhir_server.operations import standard
@@ -591,6 +593,117 @@ class TestSlices:
             slice_of("Patient.name", "any", min=1),
         )
         assert known(patient(name=[{"text": "a"}]), given) == [("information", "not-supported", "Patient.name")]
+
+
+REASON = {"reasonCode": [{"text": "pain"}]}
+IMAGING = {"coding": [{"system": "http://snomed.info/sct", "code": "363679005"}]}
+ORDER = {
+    "resourceType": "ServiceRequest",
+    "status": "active",
+    "intent": "order",
+    "category": [IMAGING],
+    "code": {"text": "CT"},
+    "subject": {"reference": "Patient/p"},
+    "authoredOn": "2026-01-01",
+    "requester": {"reference": "Organization/o"},
+    "performer": [{"reference": "Organization/r"}],
+    **REASON,
+}
+TRACKER = {
+    "resourceType": "Task",
+    "status": "requested",
+    "intent": "order",
+    "code": {"coding": [{"system": "http://hl7.org/fhir/CodeSystem/task-code", "code": "fulfill"}]},
+    "focus": {"reference": "ServiceRequest/s"},
+    "for": {"reference": "Patient/p"},
+    "authoredOn": "2026-01-01",
+    "requester": {"reference": "Organization/o"},
+}
+STATE = {
+    "coding": [
+        {"system": "http://x.org", "code": "x"},
+        {"system": f"{CANONICAL}/CodeSystem/referral-business-status", "code": "received"},
+    ]
+}
+VISIT = {
+    "resourceType": "Appointment",
+    "status": "booked",
+    "start": "2026-01-01T10:00:00Z",
+    "end": "2026-01-01T10:30:00Z",
+    "slot": [{"reference": "Slot/s"}],
+    "basedOn": [{"reference": "ServiceRequest/s"}],
+    "participant": [
+        {"actor": {"reference": "Location/l"}, "status": "accepted"},
+        {"actor": {"reference": "Patient/p"}, "status": "accepted"},
+    ],
+}
+STUDY = {
+    "resourceType": "ImagingStudy",
+    "identifier": [{"system": "urn:dicom:uid", "value": "urn:oid:1.2.3"}],
+    "status": "available",
+    "subject": {"reference": "Patient/p"},
+    "endpoint": [{"reference": "Endpoint/e"}],
+    "numberOfSeries": 1,
+    "numberOfInstances": 2,
+    "series": [{"uid": "1.2.3.4", "modality": {"code": "CT"}, "numberOfInstances": 2}],
+}
+ANSWERS = {
+    "resourceType": "QuestionnaireResponse",
+    "basedOn": [{"reference": "ServiceRequest/s"}],
+    "questionnaire": f"{CANONICAL}/Questionnaire/referral-feedback|1.0.0",
+    "status": "completed",
+    "subject": {"reference": "Patient/p"},
+    "authored": "2026-01-01",
+    "item": [{"linkId": "ease", "answer": [{"valueInteger": 5}]}],
+}
+
+
+class TestOurOwn:
+    """`conformance/definitions`; that what the server itself writes meets them is in tests/radloop."""
+
+    @pytest.mark.parametrize(
+        ("good", "changes", "issue"),
+        [
+            (ORDER, {}, None),
+            (ORDER, {"category": [{"text": "x"}, IMAGING]}, None),
+            (ORDER, {"category": [{"text": "x"}]}, ("required", "ServiceRequest.category")),
+            (ORDER, {"subject": {"reference": "Group/1"}}, ("structure", "ServiceRequest.subject.reference")),
+            (ORDER, {"reasonCode": None}, ("invariant", "ServiceRequest")),
+            (ORDER, {"performer": None}, ("required", "ServiceRequest.performer")),
+            (TRACKER, {"businessStatus": STATE}, None),
+            (TRACKER, {"businessStatus": {"text": "x"}}, ("code-invalid", "Task.businessStatus")),
+            (TRACKER, {"focus": {"reference": "Patient/p"}}, ("structure", "Task.focus.reference")),
+            (TRACKER, {"code": {"text": "x"}}, ("value", "Task.code")),
+            (
+                TRACKER,
+                {"extension": [{"url": f"{CANONICAL}/StructureDefinition/referral-state-since", "valueString": "x"}]},
+                ("structure", "Task.extension[0].value"),
+            ),
+            (VISIT, {}, None),
+            (VISIT, {"participant": VISIT["participant"][:1]}, ("required", "Appointment.participant")),
+            (VISIT, {"basedOn": None}, ("required", "Appointment.basedOn")),
+            (STUDY, {}, None),
+            (STUDY, {"numberOfInstances": 3}, ("invariant", "ImagingStudy")),
+            (STUDY, {"identifier": [{"value": "1"}]}, ("required", "ImagingStudy.identifier")),
+            (
+                STUDY,
+                {"identifier": [{"system": "urn:dicom:uid", "value": "1.2"}]},
+                ("invariant", "ImagingStudy.identifier[0].value"),
+            ),
+            (ANSWERS, {}, None),
+            (ANSWERS, {"status": "in-progress"}, ("invariant", "QuestionnaireResponse.status")),
+            (ANSWERS, {"questionnaire": "http://x.org"}, ("invariant", "QuestionnaireResponse.questionnaire")),
+        ],
+    )
+    def test_profiles(self, repository: Repository, good: dict, changes: dict, issue: Any) -> None:
+        for definition in conformance.conformance_resources():
+            if definition["resourceType"] in ("CodeSystem", "ValueSet"):
+                repository.update(PRACTICE, definition)
+        resource = {name: value for name, value in (good | changes).items() if value is not None}
+        (url,) = own_profiles(good["resourceType"])
+        invalid, named = repository.judge(resource, [url])
+        assert invalid == []
+        assert [(one.code, one.expression) for one in named] == ([] if issue is None else [issue])
 
 
 class TestWrites:
