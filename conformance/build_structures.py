@@ -68,7 +68,8 @@ class Builder:
         yield from made.items()
 
     def _row(self, element: dict, name: str, structure: str | None) -> dict:
-        """One element: n name, min, max, t types, r types that a reference may lead to, b value set, s summary."""
+        """One element: n name, min, max, t types, r types that a reference may lead to, b value set, a value set of
+        an extensible binding, s summary."""
         row: dict[str, Any] = {"n": name}
         if element["min"]:
             row["min"] = element["min"]
@@ -85,6 +86,8 @@ class Builder:
         bound = self._binding(element)
         if bound:
             row["b"] = bound
+        if element.get("binding", {}).get("strength") == "extensible":
+            row["a"] = element["binding"]["valueSet"].partition("|")[0]
         if any(SIMPLE_QUANTITY in each.get("profile", ()) for each in element["type"]):
             row["rules"] = ["sqty-1"]
             self._invariants["sqty-1"] = "The comparator is not used on a SimpleQuantity"

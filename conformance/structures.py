@@ -18,7 +18,8 @@ class ElementDefinition:
 
     name: as defined, `value[x]` for a choice. many: whether it repeats (R4 knows 1 and * only). types: data types,
     or the path of the part that it is (`Patient.contact`). targets: resource types that a reference may lead to;
-    empty for any. binding: the value set that its codes must come from. rules: keys of invariants that it must meet.
+    empty for any. binding: the value set that its codes must come from; advised: from which they should, if it has
+    one that fits (extensible). rules: keys of invariants that it must meet.
     """
 
     name: str
@@ -29,6 +30,7 @@ class ElementDefinition:
     binding: str | None
     rules: tuple[str, ...]
     summary: bool
+    advised: str | None = None
 
     @property
     def is_choice(self) -> bool:
@@ -73,6 +75,7 @@ def structure(name: str) -> StructureDefinition | None:
             binding=element.get("b"),
             rules=tuple(element.get("rules", ())),
             summary=element.get("s", False),
+            advised=element.get("a"),
         )
         for element in found["elements"]
     )

@@ -73,7 +73,7 @@ def _found(repository: Repository, resource: dict, profiles: list[str]) -> list[
         invalid, named = repository.judge(resource, profiles)
     except FhirError as error:  # too deep to be looked at
         return list(below(None, error))
-    return list(dict.fromkeys([*invalid, *named]))
+    return list(dict.fromkeys([*invalid, *named, *repository.profiles.advice(resource)]))
 
 
 def _refused(issues: list[Issue]) -> bool:

@@ -780,6 +780,15 @@ class TestValidate:
         answer = client.get(f"/fhir/Patient/p/$validate?mode=profile&profile={URL}/one")
         assert [issue["code"] for issue in answer.get_json()["issue"]] == ["required"]
 
+    def test_a_code_outside_an_extensible_value_set_is_a_warning(self, client: FlaskClient) -> None:
+        def married(system: str, code: str) -> dict:
+            return patient(maritalStatus={"coding": [{"system": system, "code": code}]})
+
+        marital = "http://terminology.hl7.org/CodeSystem/v3-MaritalStatus"
+        assert self.validate(client, married(marital, "M")) == [("information", "informational")]
+        assert self.validate(client, married("http://x.org", "M")) == [("warning", "code-invalid")]
+        assert self.validate(client, patient(maritalStatus={"text": "x"})) == [("information", "informational")]
+
     def test_a_profile_that_is_not_known_is_told(self, client: FlaskClient) -> None:
         assert self.validate(client, TestWrites().named(gender="male")) == [("information", "not-found")]
 

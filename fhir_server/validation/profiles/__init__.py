@@ -11,6 +11,7 @@ from fhir_server.fhirpath.evaluate import TooCostly, Work
 from fhir_server.fhirpath.nodes import resource_node
 from fhir_server.store import VersionStore
 from fhir_server.terminology.source import Terminology
+from fhir_server.validation.profiles.advice import advise
 from fhir_server.validation.profiles.check import check_profile
 from fhir_server.validation.profiles.judgement import Judgement
 from fhir_server.validation.profiles.source import Source
@@ -49,6 +50,17 @@ class Profiles:
             text = f"only the first {MAX_PROFILES} profiles were looked at"
             found[Issue("incomplete", text, severity="information")] = None
         return list(found)
+
+    def advice(self, resource: dict) -> list[Issue]:
+        """Warnings of codes that R4 would rather have from another value set."""
+        self._source.refresh()
+        node = resource_node(resource, resource["resourceType"])
+        run = Judgement(self._source, node, node, Work())
+        try:
+            advise(node, run)
+        except TooCostly:
+            run.tell("too-costly", "not all codes were looked at: there are too many", node.path, "information")
+        return list(run.issues)
 
     def knows(self, url: str) -> bool:
         """Whether resources can be checked against the profile."""

@@ -7,6 +7,7 @@ from fhir_server.fhirpath.evaluate import holds
 from fhir_server.fhirpath.nodes import Node, children, is_a
 from fhir_server.fhirpath.parse import Unsupported
 from fhir_server.fhirpath.values import compare, same
+from fhir_server.validation.profiles.advice import complaint
 from fhir_server.validation.profiles.content import has_pattern
 from fhir_server.validation.profiles.judgement import MAX_RECURSION, Judgement, codings
 from fhir_server.validation.profiles.slicing import matcher_of, slicing_of
@@ -149,8 +150,7 @@ def _check_binding(element: Element, node: Node, run: Judgement) -> None:
     if binding.required and run.in_value_set(node, binding.required) is False:
         run.tell("code-invalid", f"no code of the value set {binding.required[:200]}", node.path)
     elif binding.advised and run.in_value_set(node, binding.advised) is False:
-        text = f"no code of the value set {binding.advised[:200]}, which should be used if it has one that fits"
-        run.tell("code-invalid", text, node.path, "warning")
+        run.tell("code-invalid", complaint(binding.advised), node.path, "warning")
 
 
 def _check_child(child: Element, parent: Node, run: Judgement) -> None:
