@@ -73,7 +73,7 @@ def truth(nodes: Nodes) -> bool | None:
     return nodes[0].value if isinstance(nodes[0].value, bool) else True
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=512)
 def compiled(expression: str) -> Run:
     """Raises Unsupported."""
     return compile_syntax(parse(expression))

@@ -5,6 +5,7 @@ The vital signs of R4 are real profiles with slices in slices; what they leave o
 
 import copy
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from flask.testing import FlaskClient
 
 import conformance
 from conformance import CANONICAL
-from conformance.profiles import own_profiles, r4_profiles
+from conformance.profiles import own_profiles, r4_profiles, shipped_profile
 from fhir_server import fhir_json
-from fhir_server.errors import InvalidStructure, Unprocessable
+from fhir_server.errors import FhirError, InvalidStructure, Unprocessable
 from fhir_server.operations import standard
 from fhir_server.repository import Repository
 from fhir_server.validation.profiles.tree import build
@@ -856,3 +857,48 @@ def test_a_hostile_profile_ends_and_refuses_nothing_by_itself(repository: Reposi
         repository.create(PRACTICE, resource)
     except Unprocessable as refused:
         assert refused.issues
+
+
+def bent(definition: dict, chance: random.Random) -> dict:
+    """The definition with some of its values swapped or left out."""
+    bent = copy.deepcopy(definition)
+    objects = [one for element in bent["differential"]["element"] for one in _objects(element)]
+    for _ in range(chance.randint(1, 4)):
+        one = chance.choice(objects)
+        name = chance.choice([name for other in objects for name in other])
+        if chance.random() < 0.2:
+            one.pop(name, None)
+        elif name in one:
+            one[name] = copy.deepcopy(chance.choice([other[name] for other in objects if name in other]))
+        else:
+            sibling = chance.choice([other for other in objects if name in other])
+            one, sibling = sibling, one if one.keys() & sibling.keys() else sibling
+            one |= copy.deepcopy({name: value for name, value in sibling.items() if name not in ("id", "path")})
+    return bent
+
+
+def _objects(value: Any) -> Iterator[dict]:
+    if isinstance(value, dict):
+        yield value
+        for child in value.values():
+            yield from _objects(child)
+    elif isinstance(value, list):
+        for child in value:
+            yield from _objects(child)
+
+
+def test_no_definition_that_is_let_in_breaks_a_validation(repository: Repository, shared_data: Path) -> None:
+    chance = random.Random(11)
+    resource = pressure(shared_data)
+    profiles = [found for url in r4_profiles() if (found := shipped_profile(url)) and found["type"] == "Observation"]
+    stored = 0
+    for number in range(250):
+        given = bent(chance.choice(profiles), chance)
+        given |= {"url": f"{URL}/bent", "id": "bent", "status": "active", "abstract": False, "name": f"Bent{number}"}
+        try:
+            repository.update(PRACTICE, given)
+        except FhirError:
+            continue
+        stored += 1
+        repository.judge(resource, [f"{URL}/bent"])
+    assert stored > 50

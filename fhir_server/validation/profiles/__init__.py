@@ -42,7 +42,7 @@ class Profiles:
             try:
                 if check_profile(node, url, run) is None:
                     run.unknown(url, f"{one.path}.meta.profile")
-            except TooCostly:
+            except (TooCostly, RecursionError):
                 text = f"the profile {url[:200]} takes more work than one validation may do"
                 run.tell("too-costly", text, one.path, "warning")
             found |= run.issues

@@ -6,9 +6,9 @@ from typing import Any
 from fhir_server.fhirpath.evaluate import holds
 from fhir_server.fhirpath.nodes import Node, children, is_a
 from fhir_server.fhirpath.parse import Unsupported
-from fhir_server.fhirpath.values import compare, same
+from fhir_server.fhirpath.values import compare
 from fhir_server.validation.profiles.advice import complaint
-from fhir_server.validation.profiles.content import has_pattern
+from fhir_server.validation.profiles.content import has_pattern, is_fixed
 from fhir_server.validation.profiles.judgement import MAX_RECURSION, Judgement, codings
 from fhir_server.validation.profiles.slicing import matcher_of, slicing_of
 from fhir_server.validation.profiles.tree import Element, Rule, TypeRule
@@ -21,7 +21,7 @@ def check_profile(node: Node, url: str, run: Judgement) -> bool | None:
 
     A profile that is met again in the same element, by way of references or of itself, is taken to hold there.
     """
-    profile = run.source.profile(url)
+    profile = run.profile(url)
     if profile is None:
         return None
     key = (id(node.value), profile.url)
@@ -66,9 +66,9 @@ def check_element(element: Element, node: Node, run: Judgement) -> None:
 def _check_value(element: Element, node: Node, run: Judgement) -> None:
     if element.types:
         _check_types(element.types, node, run)
-    if element.fixed is not None and not same(node.value, element.fixed):
+    if element.fixed is not None and not is_fixed(node.value, element.fixed, run.work):
         run.tell("value", f"the profile fixes this to another value{_quoted(element.fixed)}", node.path)
-    if element.pattern is not None and not has_pattern(node.value, element.pattern):
+    if element.pattern is not None and not has_pattern(node.value, element.pattern, run.work):
         run.tell("value", f"the profile demands a value with a pattern{_quoted(element.pattern)}", node.path)
     if element.binding is not None:
         _check_binding(element, node, run)
@@ -109,7 +109,7 @@ def _check_types(rules: Sequence[TypeRule], node: Node, run: Judgement) -> None:
 
 def _check_target(urls: list[str], node: Node, run: Judgement) -> None:
     found = run.target_type(node)
-    types = {url: run.source.type_of(url) for url in urls}
+    types = {url: run.type_of(url) for url in urls}
     if found is None or None in types.values():
         return  # it does not tell, or what it may lead to is not known
     possible = [url for url, type in types.items() if type is not None and is_a(found, type)]
@@ -185,6 +185,7 @@ def _check_slices(element: Element, nodes: list[Node], path: str, run: Judgement
         return
     at, others = 0, False
     for node in nodes:
+        run.work.spend(len(element.matchers))
         slice = next((slice for slice, match in element.matchers if match(node, run)), element.slices.get(_UNNAMED))
         if slice is None:
             others = True

@@ -12,8 +12,10 @@ from fhir_server.validation.run import MAX_ISSUES
 from fhir_server.validation.targets import literal_target
 
 if TYPE_CHECKING:
-    from fhir_server.validation.profiles.source import Source
+    from fhir_server.validation.profiles.source import Profile, Source
 
+# What it costs to look for a definition that is not at hand; a value set may have to be put together.
+_LOOK_UP, _LOOK_UP_CODES = 2_000, 10_000
 MAX_RECURSION = 80  # elements inside elements, profiles of elements included
 
 
@@ -84,8 +86,20 @@ class Judgement:
         told = reference.value.get("type")
         return literal_target(reference.value.get("reference")) or (told if isinstance(told, str) else None)
 
+    def profile(self, url: str) -> "Profile | None":
+        if not self.source.has_profile(url):
+            self.work.spend(_LOOK_UP)
+        return self.source.profile(url)
+
+    def type_of(self, url: str) -> str | None:
+        """The R4 type that the profile is about."""
+        found = self.profile(url)
+        return found.type if found else None
+
     def in_value_set(self, node: Node, url: str) -> bool | None:
         """Whether a code, Coding, CodeableConcept or Quantity is of the value set; None when that is not known."""
+        if not self.source.has_codes(url):
+            self.work.spend(_LOOK_UP_CODES)
         codes = self.source.codes(url)
         if codes is None:
             return None

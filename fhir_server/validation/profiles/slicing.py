@@ -4,8 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from fhir_server.fhirpath.nodes import Node, children, is_a
-from fhir_server.fhirpath.values import same
-from fhir_server.validation.profiles.content import has_pattern
+from fhir_server.validation.profiles.content import has_pattern, is_fixed
 from fhir_server.validation.profiles.judgement import Judgement
 from fhir_server.validation.profiles.tree import Element, Slicing
 
@@ -16,7 +15,7 @@ _STEP = re.compile(
     r"(?:\.|^)(?:(?P<this>\$this)|(?P<resolve>resolve\(\))|ofType\((?P<type>\w+)\)"
     r"|extension\('(?P<url>[^']+)'\)|(?P<name>\w+)(?:\[x\])?)"
 )
-MAX_STEPS = 20
+MAX_STEPS = 8
 Steps = tuple[tuple[str, str], ...]
 
 
@@ -87,9 +86,9 @@ def _value(element: Element, steps: Steps) -> Matcher | None:
 def _own(element: Element, at_end: bool) -> Matcher | None:
     fixed, pattern, binding = element.fixed, element.pattern, element.binding
     if fixed is not None:
-        return lambda node, _run: same(node.value, fixed)
+        return lambda node, run: is_fixed(node.value, fixed, run.work)
     if pattern is not None:
-        return lambda node, _run: has_pattern(node.value, pattern)
+        return lambda node, run: has_pattern(node.value, pattern, run.work)
     if at_end and binding is not None and binding.required is not None:
         url = binding.required
         return lambda node, run: run.in_value_set(node, url) is True
@@ -108,7 +107,7 @@ def _type(element: Element, steps: Steps) -> Matcher | None:
 
 def _leads_to(node: Node, urls: list[str], run: Judgement) -> bool:
     found = run.target_type(node)
-    return found is not None and any(run.source.type_of(url) in (found, "Resource") for url in urls)
+    return found is not None and any(run.type_of(url) in (found, "Resource") for url in urls)
 
 
 def _profile(element: Element, steps: Steps) -> Matcher | None:

@@ -4,10 +4,10 @@ What is shipped goes before: whoever may write a StructureDefinition cannot chan
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from conformance.profiles import shipped_profile
 from conformance.structures import extension, row, value_set
@@ -18,7 +18,10 @@ from fhir_server.validation.profiles.tree import Element, Unusable, build
 
 DEFINED = "http://hl7.org/fhir/StructureDefinition/"
 MAX_CHAIN = 20  # profiles based on one another
-_KEPT = 500  # profiles, unknown ones too, and as many value sets
+_KEPT_ELEMENTS = 50_000  # of profiles kept; about 40 MB
+_KEPT_CODES = 100_000  # of value sets kept; about 15 MB
+_UNKNOWN = 100  # elements or codes that what is not known counts for
+_FOUND = 500  # codes asked for one by one, of a value set
 _DRAWN_ON = ("StructureDefinition", "ValueSet", "CodeSystem")
 _MINUTE = 60_000_000 << 12  # in write numbers: longer than any commit takes
 
@@ -30,6 +33,7 @@ class Profile:
     url: str
     type: str
     root: Element | None
+    size: int = 1
 
 
 class Codes:
@@ -44,6 +48,10 @@ class Codes:
         self._terminology = terminology
         self._found: OrderedDict[tuple[str, str], bool | None] = OrderedDict()
 
+    @property
+    def size(self) -> int:
+        return len(self._all) + _UNKNOWN
+
     def has(self, system: str | None, code: str) -> bool | None:
         """system: None for a code whose type has none. None when nobody here can tell."""
         if self._listed is not None:
@@ -57,9 +65,43 @@ class Codes:
                 )
             except CannotExpand:
                 self._found[system, code] = None
-            if len(self._found) > _KEPT:
+            if len(self._found) > _FOUND:
                 self._found.popitem(last=False)
         return self._found.get((system, code))
+
+
+Made = TypeVar("Made", Profile, Codes)
+
+
+class Kept(Generic[Made]):
+    """What was made last, and that there is nothing to make, up to a size. Thread safe."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = Lock()
+        self._made: OrderedDict[str, Made | None] = OrderedDict()
+        self._size = 0
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._made
+
+    def get(self, name: str, make: Callable[[], Made | None]) -> Made | None:
+        with self._lock:
+            if name in self._made:
+                self._made.move_to_end(name)
+                return self._made[name]
+        found = make()
+        with self._lock:
+            if name not in self._made:
+                self._made[name] = found
+                self._size += _size(found)
+            while self._size > self._most and len(self._made) > 1:
+                self._size -= _size(self._made.popitem(last=False)[1])
+        return found
+
+
+def _size(found: Profile | Codes | None) -> int:
+    return _UNKNOWN if found is None else found.size
 
 
 class Source:
@@ -73,8 +115,8 @@ class Source:
         self._terminology = terminology
         self._lock = Lock()
         self._shipped: dict[str, Profile | None] = {}
-        self._stored: OrderedDict[str, Profile | None] = OrderedDict()
-        self._codes: OrderedDict[str, Codes | None] = OrderedDict()
+        self._stored: Kept[Profile] = Kept(_KEPT_ELEMENTS)
+        self._codes: Kept[Codes] = Kept(_KEPT_CODES)
         self._since = 0
         self._seen: tuple[int, ...] = ()
 
@@ -90,8 +132,7 @@ class Source:
         with self._lock:
             self._since = self._store.numbers.next() - _MINUTE
             self._seen = self._store.numbers_since(_DRAWN_ON, self._since)
-            self._stored.clear()
-            self._codes.clear()
+            self._stored, self._codes = Kept(_KEPT_ELEMENTS), Kept(_KEPT_CODES)
 
     def is_shipped(self, url: str) -> bool:
         return self._shipped_profile(url.partition("|")[0]) is not None
@@ -102,32 +143,17 @@ class Source:
         shipped = self._shipped_profile(url)
         if shipped is not None:
             return shipped
-        with self._lock:
-            if canonical in self._stored:
-                self._stored.move_to_end(canonical)
-                return self._stored[canonical]
-        found = self._made(url, version or None)
-        with self._lock:
-            self._stored[canonical] = found
-            while len(self._stored) > _KEPT:
-                self._stored.popitem(last=False)
-        return found
+        return self._stored.get(canonical, lambda: self._made(url, version or None))
 
-    def type_of(self, url: str) -> str | None:
-        """The R4 type that the profile is about."""
-        found = self.profile(url)
-        return found.type if found else None
+    def has_profile(self, canonical: str) -> bool:
+        """Whether it is at hand, so that asking for it costs nothing."""
+        return canonical in self._stored or self.is_shipped(canonical)
 
     def codes(self, canonical: str) -> Codes | None:
-        with self._lock:
-            if canonical in self._codes:
-                return self._codes[canonical]
-        found = self._made_codes(canonical)
-        with self._lock:
-            self._codes[canonical] = found
-            while len(self._codes) > _KEPT:
-                self._codes.popitem(last=False)
-        return found
+        return self._codes.get(canonical, lambda: self._made_codes(canonical))
+
+    def has_codes(self, canonical: str) -> bool:
+        return canonical in self._codes
 
     def _made_codes(self, canonical: str) -> Codes | None:
         listed = value_set(canonical.partition("|")[0])
@@ -160,7 +186,8 @@ class Source:
         if definition is None:
             return None
         try:
-            return Profile(url, definition["type"], build(definition["type"], self._chain(definition)))
+            chain = self._chain(definition)
+            return Profile(url, definition["type"], build(definition["type"], chain), sum(map(len, chain)))
         except Unusable:
             return None
 

@@ -15,6 +15,7 @@ from fhir_server.fhirpath.nodes import members
 
 MAX_ELEMENTS = 3_000  # of all differentials of a chain
 MAX_LEVELS = 30
+MAX_RESLICES = 5
 MANY = 2**31
 MAX_VALUE_SET = "http://hl7.org/fhir/StructureDefinition/elementdefinition-maxValueSet"
 
@@ -148,7 +149,10 @@ def _place(root: Element, steps: list[tuple[str, str | None]]) -> Element:
             slice = written
             if all(rule.code != type for rule in element.shortened):
                 element.shortened += (TypeRule(type, (), ()),)
-        for part in slice.split("/") if slice else ():
+        parts = slice.split("/") if slice else []
+        if len(parts) > MAX_RESLICES:
+            raise Unusable(f"slices of slices more than {MAX_RESLICES} deep")
+        for part in parts:
             if part not in element.slices:
                 made = Element(name, element.kind, part)
                 if type is not None:
