@@ -12,6 +12,7 @@ from fhir_server.bulk.service import Bulk, create_bulk
 from fhir_server.questionnaire import fits_its_questionnaire
 from fhir_server.repository import Repository
 from fhir_server.store import VersionStore
+from fhir_server.validation.profiles.admission import by_the_practice
 from radloop.clock import Clock, DemoClock, real_clock
 from radloop.connection import connect
 from radloop.imaging import Imaging, create_imaging
@@ -69,6 +70,7 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
     outgoing = Outgoing(settings.allowed_outgoing)
     admissions: dict[str, tuple[Admission, ...]] = {name: tuple(found) for name, found in ADMISSIONS.items()}
     admissions["QuestionnaireResponse"] = (*admissions["QuestionnaireResponse"], fits_its_questionnaire)
+    admissions["StructureDefinition"] = (by_the_practice,)
     admissions["Subscription"] = (SubscriptionAdmission(topics, outgoing, clock),)
     repository = Repository(
         VersionStore(database, SORTED),

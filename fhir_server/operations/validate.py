@@ -56,13 +56,11 @@ def validate(repository: Repository, request: OperationRequest) -> dict:
     if profile is not None:
         _check_profile(repository, resource, profile)
     issues = _found(repository, resource, [] if profile is None else [profile.value])
-    if not _refused(issues):
-        steps: list[Step] = [partial(repository.check, resource)]
-        if mode in ("create", "update"):
-            steps = [
-                partial(_dry_run, repository, request, mode, resource),
-                partial(_check_references, repository, request, resource),
-            ]
+    if not _refused(issues) and mode in ("create", "update"):
+        steps = [
+            partial(_dry_run, repository, request, mode, resource),
+            partial(_check_references, repository, request, resource),
+        ]
         issues += _refusals(steps)
     return _outcome(issues if _refused(issues) else [*issues, *second_reading(resource)])
 

@@ -18,11 +18,12 @@ import conformance
 from conformance import CANONICAL
 from conformance.profiles import own_profiles, r4_profiles, shipped_profile
 from fhir_server import fhir_json
-from fhir_server.errors import FhirError, InvalidStructure, Unprocessable
+from fhir_server.errors import FhirError, Forbidden, InvalidStructure, Unprocessable
 from fhir_server.operations import standard
 from fhir_server.repository import Repository
+from fhir_server.validation.profiles.admission import by_the_practice
 from fhir_server.validation.profiles.tree import build
-from tests.fhir_server.conftest import PRACTICE
+from tests.fhir_server.conftest import PRACTICE, an_office
 from tests.fhir_server.operations import app_with
 from tests.fhir_server.test_validation_corpus import examples
 
@@ -748,6 +749,15 @@ class TestWrites:
         others.create(PRACTICE, self.named(gender="male"))
         repository.delete(PRACTICE, "StructureDefinition", "one")
         others.create(PRACTICE, self.named(active=True))
+
+    def test_profiles_are_the_practices_to_define(self, repository: Repository) -> None:
+        repository.admissions["StructureDefinition"] = (by_the_practice,)
+        repository.update(PRACTICE, self.GIVEN)
+        for write in (repository.update, repository.create):
+            with pytest.raises(Forbidden):
+                write(an_office("o1"), profile("two", "Patient", {"path": "Patient.photo", "max": "0"}))
+        with pytest.raises(Forbidden):
+            repository.delete(an_office("o1"), "StructureDefinition", "one")
 
     def test_what_r4_defines_cannot_be_redefined(self, repository: Repository, shared_data: Path) -> None:
         repository.update(
