@@ -70,7 +70,8 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
     outgoing = Outgoing(settings.allowed_outgoing)
     admissions: dict[str, tuple[Admission, ...]] = {name: tuple(found) for name, found in ADMISSIONS.items()}
     admissions["QuestionnaireResponse"] = (*admissions["QuestionnaireResponse"], fits_its_questionnaire)
-    admissions["StructureDefinition"] = (by_the_practice,)
+    for name in ("CodeSystem", "StructureDefinition", "ValueSet"):  # they decide what others may write
+        admissions[name] = (by_the_practice,)
     admissions["Subscription"] = (SubscriptionAdmission(topics, outgoing, clock),)
     repository = Repository(
         VersionStore(database, SORTED),

@@ -4,6 +4,8 @@ import re
 import resource
 from pathlib import Path
 
+from pymongo import MongoClient
+
 from radloop import mongod
 
 
@@ -23,3 +25,9 @@ def test_may_open_more_files_than_the_shell_that_starts_it(tmp_path: Path) -> No
     finally:
         process.terminate()
         process.wait(60)
+
+
+def test_keeps_no_past_that_nothing_reads(mongo_client: MongoClient) -> None:
+    """Five minutes of it, as by default, hold each file of a dropped collection open: thousands in a run of tests."""
+    found = mongo_client.admin.command("getParameter", 1, minSnapshotHistoryWindowInSeconds=1)
+    assert found["minSnapshotHistoryWindowInSeconds"] == 5
