@@ -2,7 +2,7 @@
 
 from conformance.access import AccessRules, access_rules
 from conformance.canonical import CANONICAL
-from conformance.definitions import SearchParameter, compartment, resource_types, search_parameters
+from conformance.definitions import SearchParameter, compartment, compartments, resource_types, search_parameters
 from conformance.layout import Element, layout
 from conformance.resources import conformance_resources
 from conformance.topics import Topic, topics
@@ -15,6 +15,7 @@ __all__ = [
     "Topic",
     "access_rules",
     "compartment",
+    "compartments",
     "conformance_resources",
     "layout",
     "resource_types",

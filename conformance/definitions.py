@@ -61,6 +61,11 @@ def compartment(name: str) -> Mapping[str, tuple[str, ...]]:
     return MappingProxyType({resource_type: tuple(codes) for resource_type, codes in members.items()})
 
 
+def compartments() -> tuple[str, ...]:
+    """The types that have a compartment."""
+    return tuple(sorted(_definitions()["compartments"]))
+
+
 @cache
 def _definitions() -> dict[str, Any]:
     packed = (files("conformance") / "r4" / "definitions.json.gz").read_bytes()

@@ -20,9 +20,9 @@ class Page:
     entries: list[tuple[dict, bytes | None, dict]] = field(default_factory=list)
 
 
-def searchset(base_url: str, resource_type: str, result: SearchResult) -> Page:
-    """A page of search results with self and next links."""
-    address = f"{base_url}/{resource_type}"
+def searchset(base_url: str, path: str, result: SearchResult) -> Page:
+    """A page of search results with self and next links. path: what was searched, below the base."""
+    address = f"{base_url}/{path}" if path else base_url
     links = [{"relation": "self", "url": f"{address}?{result.applied}" if result.applied else address}]
     if result.next:
         links.append({"relation": "next", "url": f"{address}?{result.next}"})

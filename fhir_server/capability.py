@@ -20,7 +20,16 @@ INTERACTIONS = (
     "create",
     "search-type",
 )
-SYSTEM_INTERACTIONS = ("transaction", "batch", "history-system")
+SYSTEM_INTERACTIONS = ("transaction", "batch", "history-system", "search-system")
+# Parameters of searches of every type beside those of its own: name, definition, type, what there is to know.
+COMMON_PARAMETERS = (
+    ("_content", "http://hl7.org/fhir/SearchParameter/Resource-content", "string", "all of the words given"),
+    ("_filter", "http://hl7.org/fhir/SearchParameter/filter", "special", "and, or and not with equal precedence"),
+    ("_has", None, "special", "reverse chains, also inside one another"),
+    ("_list", None, "special", "ids of lists; none by what is current"),
+    ("_text", "http://hl7.org/fhir/SearchParameter/DomainResource-text", "string", "all of the words given"),
+    ("_type", None, "special", "of a search of several types"),
+)
 OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
 SECURITY_SERVICE = "http://terminology.hl7.org/CodeSystem/restful-security-service"
 
@@ -79,12 +88,22 @@ def capability_statement(
                 "security": _security(oauth_uris),
                 "resource": resources,
                 "interaction": [{"code": code} for code in SYSTEM_INTERACTIONS],
+                "searchParam": [_common(*row) for row in COMMON_PARAMETERS],
+                "compartment": [
+                    f"http://hl7.org/fhir/CompartmentDefinition/{name[0].lower()}{name[1:]}"
+                    for name in conformance.compartments()
+                ],
             }
             | _offered([operation for operation in operations if operation.system], system)
         ],
     }
     instantiates = [url for capability in capabilities for url in capability.instantiates]
     return statement | ({"instantiates": instantiates} if instantiates else {})
+
+
+def _common(name: str, definition: str | None, type: str, documentation: str) -> dict:
+    row = {"name": name, "definition": definition, "type": type, "documentation": documentation}
+    return {key: value for key, value in row.items() if value}
 
 
 def _of_type(operations: list[Operation], resource_type: str) -> list[Operation]:

@@ -33,6 +33,7 @@ from fhir_server.operation import Operations
 from fhir_server.prepare import Draft, Patch, Preparation
 from fhir_server.read_ahead import ReadAhead
 from fhir_server.search import SearchResult, Selection
+from fhir_server.search.terms import Vocabulary
 from fhir_server.store import VersionStore, VersionTaken
 from fhir_server.terminology.source import Terminology
 from fhir_server.validation import INVALID, check_id, check_type, examine
@@ -88,6 +89,7 @@ class Repository:
         self.large = threading.Lock()
         self.indexer = Indexer(base_url)
         self.profiles = Profiles(store, Terminology(self))
+        self.vocabulary: Vocabulary | None = None  # what is known of codes; `terminology` adds it
 
     # Reading
 
@@ -151,8 +153,12 @@ class Repository:
         *,
         strict: bool = False,
         default_count: int = 50,
+        compartment: tuple[str, str] | None = None,
     ) -> SearchResult:
-        """A page of matches with what they include. https://hl7.org/fhir/R4/search.html"""
+        """A page of matches with what they include. https://hl7.org/fhir/R4/search.html
+
+        compartment: only what is in that of this (type, id).
+        """
         check_type(resource_type)
         parameters = parse_qsl(query, keep_blank_values=True) if isinstance(query, str) else list(query)
         result = search.search(
@@ -163,14 +169,42 @@ class Repository:
             base_url=self.base_url,
             strict=strict,
             default_count=default_count,
+            vocabulary=self.vocabulary,
+            compartment=compartment,
         )
+        return self._seen_of(access, result)
+
+    def search_across(
+        self,
+        access: Access,
+        query: str | Sequence[tuple[str, str]],
+        *,
+        strict: bool = False,
+        default_count: int = 50,
+        compartment: tuple[str, str] | None = None,
+    ) -> SearchResult:
+        """As `search`, over all types that the caller may search or those that `_type` names."""
+        parameters = parse_qsl(query, keep_blank_values=True) if isinstance(query, str) else list(query)
+        result = search.search_across(
+            self.store,
+            access,
+            parameters,
+            base_url=self.base_url,
+            strict=strict,
+            default_count=default_count,
+            vocabulary=self.vocabulary,
+            compartment=compartment,
+        )
+        return self._seen_of(access, result)
+
+    def _seen_of(self, access: Access, result: SearchResult) -> SearchResult:
         result.matches = [self.seen(access, version) for version in result.matches]
         result.included = [self.seen(access, version) for version in result.included]
         return result
 
     def walk(self, access: Access, selection: Selection, after: int = 0) -> Iterator[Version]:
         """All that is selected as it was at its time, in order of creation, behind the number `after`."""
-        for version in search.walk(self.store, access, selection, after, self.base_url):
+        for version in search.walk(self.store, access, selection, after, self.base_url, self.vocabulary):
             yield self.seen(access, version)
 
     def deletions(self, access: Access, selection: Selection, after: int = 0) -> Iterator[Version]:

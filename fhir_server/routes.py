@@ -5,18 +5,16 @@ Thin views: values out of the request, a plain function, its result into a respo
 
 import hashlib
 from collections.abc import Callable, Iterable
-from urllib.parse import parse_qsl
 
 from flask import Blueprint, Response, request
 
-from fhir_server import bundle, fhir_json, history, write_routes
+from fhir_server import bundle, fhir_json, history, search_routes, write_routes
 from fhir_server.answers import resource_answer
-from fhir_server.bundle import assemble, searchset
-from fhir_server.errors import BadRequest, NotAcceptable, NotFound
+from fhir_server.bundle import assemble
+from fhir_server.errors import NotAcceptable, NotFound
 from fhir_server.http import BLUEPRINT, choose_format, current_access, fhir_response, query_parameters
 from fhir_server.operation import Operation, Operations
 from fhir_server.operations.routes import OPERATIONS, add_routes
-from fhir_server.prefer import preferences
 from fhir_server.repository import Repository
 
 _READS = (f"{BLUEPRINT}.read", f"{BLUEPRINT}.vread")
@@ -78,26 +76,7 @@ def create_blueprint(
         links = history.links(address, asked, page)
         return fhir_response(assemble(bundle.history(repository.base_url, page.versions, links)))
 
-    @fhir.get("/<resource_type>")
-    def search(resource_type: str) -> Response:
-        return _search(resource_type, query_parameters())
-
-    @fhir.post("/<resource_type>/_search")
-    def search_by_post(resource_type: str) -> Response:
-        if request.mimetype != "application/x-www-form-urlencoded":
-            raise BadRequest("_search takes application/x-www-form-urlencoded")
-        in_address = query_parameters()
-        in_body = parse_qsl(request.get_data(cache=False).decode(errors="replace"), keep_blank_values=True)
-        if format := dict(in_body).get("_format"):
-            choose_format(format)
-        return _search(resource_type, in_address + in_body)
-
-    def _search(resource_type: str, parameters: list[tuple[str, str]]) -> Response:
-        strict = preferences(request.headers.get("Prefer", "")).get("handling") == "strict"
-        wanted = [(name, value) for name, value in parameters if name not in ("_format", "_pretty")]
-        result = repository.search(current_access(), resource_type, wanted, strict=strict)
-        return fhir_response(assemble(searchset(repository.base_url, resource_type, result)))
-
+    search_routes.register(fhir, repository)
     offered = Operations(operations)
     add_routes(fhir, offered)
     write_routes.register(fhir, repository, offered)

@@ -30,6 +30,7 @@ SEARCH_TIMEOUT_MS = 20_000
 MAX_PAGE_BYTES = 64 * 1024 * 1024
 PROBE_MS = 200  # to find out which index is worth using
 WALK_BATCH = 200
+_FETCHED = 50  # versions of a page that are fetched at once
 WITHOUT_KEYS = {"keys": 0, "r": 0, "s": 0}
 ABSENT_S = 5.0  # how long a type without versions is taken for such; first ones of another process come unhinted
 LARGE_COMMIT = 50  # entries; such transactions pass a gate, because many at once starve the cache
@@ -243,6 +244,34 @@ class VersionStore:
     ) -> Iterator[Version]:
         for document in self._find(resource_type, filter, hint).sort(sort).limit(limit):
             yield version_of(resource_type, document)
+
+    def reckoned_page(
+        self, resource_type: str, filter: dict, stages: list[dict], limit: int, hint: str | None = None
+    ) -> Page:
+        """Current versions that match, in the order that the aggregation stages put them in; as `bounded_page`."""
+        pipeline: list[dict] = [
+            {"$match": filter},
+            {"$unset": "body"},
+            *stages,
+            {"$limit": limit},
+            {"$project": {"_id": 1}},
+        ]
+        options: dict = {"maxTimeMS": SEARCH_TIMEOUT_MS, "allowDiskUse": True}
+        if hint and self.has_index(resource_type, hint):
+            options["hint"] = hint
+        numbers = [found["_id"] for found in self._versions(resource_type).aggregate(pipeline, **options)]
+        page, size = Page(), 0
+        for at in range(0, len(numbers), _FETCHED):
+            wanted = numbers[at : at + _FETCHED]
+            found = {one["_id"]: one for one in self._versions(resource_type).find({"_id": {"$in": wanted}})}
+            for document in (found[number] for number in wanted if number in found):
+                version = version_of(resource_type, document)
+                size += len(version.body or b"")
+                if page.versions and size > MAX_PAGE_BYTES:
+                    page.cut = True
+                    return page
+                page.versions.append(version)
+        return page
 
     def walk(
         self, resource_type: str, filter: dict, sort: list[tuple[str, int]], hint: str | None = None

@@ -12,6 +12,7 @@ from fhir_server.bulk.service import Bulk, create_bulk
 from fhir_server.questionnaire import fits_its_questionnaire
 from fhir_server.repository import Repository
 from fhir_server.store import VersionStore
+from fhir_server.terminology.vocabulary import add_vocabulary
 from fhir_server.validation.profiles.admission import by_the_practice
 from radloop.clock import Clock, DemoClock, real_clock
 from radloop.connection import connect
@@ -81,6 +82,7 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
         views={"Subscription": masked},
         deletes_at_once=settings.conditional_delete_limit,
     )
+    add_vocabulary(repository)
     auth = create_auth(
         database,
         real_clock,

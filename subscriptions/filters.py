@@ -13,7 +13,7 @@ from conformance import SearchParameter, Topic
 from fhir_server.errors import BadRequest
 from fhir_server.index.encode import normal
 from fhir_server.index.text import bounded
-from fhir_server.search.condition import token_key
+from fhir_server.search.coded import token_key
 from fhir_server.search.values import alternatives, unescape
 from fhir_server.validation import ID
 

@@ -6,6 +6,7 @@ Driven by the R4 SearchParameters alone; nothing here knows a resource type.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +16,8 @@ from fhir_server.errors import TooLarge
 from fhir_server.index import encode
 from fhir_server.index.encode import Keys
 from fhir_server.index.path import Compiled, Unsupported, compile_path
-from fhir_server.index.spans import DAY, WIDE, date_spans, number_spans, units
+from fhir_server.index.spans import DAY, WIDE, base_spans, date_spans, near_spans, number_spans, units
+from fhir_server.index.words import MAX_WORDS, content_words, narrative_words
 
 # The date parameters whose element repeats, or is in one that does; all others have one value at most.
 REPEATING = frozenset(
@@ -35,6 +37,9 @@ MAX_ENTRY_BYTES = 3 * 1024 * 1024  # with the largest resource it still fits a M
 _BSON_OVERHEAD = 13  # bytes of an array element beside its text
 _RANGE_BYTES = 100
 _FEW = 2000  # keys and ranges that are within bounds whatever they are
+TEXT, CONTENT = "_text", "_content"  # parameters that look at words and have no expression
+NEAR = "near"  # the one special parameter of R4 that has an expression
+BASE = "^"  # after the parameter's name in the range of a quantity in base units
 
 Encoder = Callable[[str, Any, Keys, str], None]
 ENCODERS: Mapping[str, Encoder] = {
@@ -91,6 +96,7 @@ class Indexer:
             values = [value for value in rule.path.walk(nodes, resource) if value is not None]
             if values:
                 self._add(rule, values, resource, keys, entry)
+        _add_words(resource, keys)
         entry.keys = list(keys)
         _check_size(entry)
         return entry
@@ -116,15 +122,21 @@ class Indexer:
                     if rule.single:
                         entry.sorts[code] = lo
             keys[f"+{code}"] = None
+        elif type == "special":
+            entry.ranges += [{"p": code, "lo": lat, "hi": lon} for value in values for lat, lon in near_spans(value)]
+            keys[f"+{code}"] = None
         else:
             for value in values:
                 named = units(value) if type == "quantity" else None
                 for low, high in number_spans(value):
                     entry.ranges.append({"p": code, "lo": low, "hi": high} | ({"u": named} if named else {}))
+                for low, high, dimension in base_spans(value) if type == "quantity" else ():
+                    entry.ranges.append({"p": code + BASE, "lo": low, "hi": high, "u": dimension})
             keys[f"+{code}"] = None
 
     def _composite(self, rule: Rule, value: Any, resource: dict) -> list[dict]:
-        """One entry for each combination of the components' values; keys as `c0`, spans as `lo1`, `hi1`, `u1`."""
+        """One entry for each combination of the components' values; keys as `c0`, spans as `lo1`, `hi1`, `u1`, and
+        in base units as `lo1^`, `hi1^`, `u1^`."""
         made: list[dict] = [{"p": rule.parameter.code}]
         for position, (component, path) in enumerate(rule.components):
             type = component.type
@@ -134,15 +146,33 @@ class Indexer:
                 keys: Keys = {}
                 for found in values:
                     ENCODERS[type]("", found, keys, self._base_url)
-                if keys:
-                    parts.append({f"c{position}": [key.removeprefix("=") for key in keys]})
+                plain = [key.removeprefix("=") for key in keys if key.startswith("=")]
+                if plain:
+                    parts.append({f"c{position}": plain})
             else:
                 for found in values:
                     for lo, hi in SPANS[type](found):
                         span = {f"lo{position}": lo, f"hi{position}": hi}
-                        parts.append(span | ({f"u{position}": units(found)} if type == "quantity" else {}))
+                        if type == "quantity":
+                            span |= {f"u{position}": units(found)} | _based(position, found)
+                        parts.append(span)
             made = [before | part for before in made for part in parts]
         return made
+
+
+def _based(position: int, value: Any) -> dict:
+    """A quantity in base units, as a part of a composite."""
+    for low, high, dimension in base_spans(value):
+        return {f"lo{position}{BASE}": low, f"hi{position}{BASE}": high, f"u{position}{BASE}": dimension}
+    return {}
+
+
+def _add_words(resource: dict, keys: Keys) -> None:
+    """`_text=word` for the words of the narrative, `_content=word` for those of all else that are not among them."""
+    narrative = dict.fromkeys(islice(narrative_words(resource), MAX_WORDS))
+    content = dict.fromkeys(islice(content_words(resource), MAX_WORDS))
+    keys |= dict.fromkeys(f"{TEXT}={word}" for word in narrative)
+    keys |= dict.fromkeys(f"{CONTENT}={word}" for word in content if word not in narrative)
 
 
 def _check_size(entry: Entry) -> None:
@@ -171,7 +201,8 @@ def searchable(resource_type: str) -> list[SearchParameter]:
 
 
 def _rule(parameter: SearchParameter, resource_type: str) -> Rule:
-    if parameter.type not in ENCODERS and parameter.type not in SPANS and parameter.type != "composite":
+    known = (*ENCODERS, *SPANS, "composite")
+    if parameter.type not in known and parameter.code != NEAR:
         raise Unsupported(parameter.type)
     components = [(_component(url), compile_path(expression, None)) for url, expression in parameter.components]
     single = parameter.type == "date" and (resource_type, parameter.code) not in REPEATING

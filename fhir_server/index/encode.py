@@ -1,6 +1,7 @@
 """Search keys of one value, by the type of the parameter. https://hl7.org/fhir/R4/search.html#ptypes
 
-token `code=value`, `code=system|value`, `code=|value` (no system), `code=system|`; reference `code=Type/id` or an
+token `code=value`, `code=system|value`, `code=|value` (no system), `code=system|`; what it is called, also of a
+reference, `code:text=folded text`; reference `code=Type/id` or an
 absolute address; string `code=folded text` and `code:exact=Text`; uri `code=value`. In a token, | and \\ are escaped.
 """
 
@@ -32,10 +33,13 @@ def token(name: str, value: Any, keys: Keys, _base_url: str) -> None:
             for coding in codings:
                 if isinstance(coding, dict):
                     _coded(name, coding.get("system"), coding.get("code"), keys)
+                    _called(name, coding.get("display"), keys)
+            _called(name, value.get("text"), keys)
         elif "value" in value:
             _identified(name, value, keys)
         else:
             _coded(name, value.get("system"), value.get("code"), keys)
+            _called(name, value.get("display") or value.get("text"), keys)
 
 
 def _identified(name: str, value: dict, keys: Keys) -> None:
@@ -46,7 +50,10 @@ def _identified(name: str, value: dict, keys: Keys) -> None:
         return
     _coded(name, system, text, keys)
     kind = value.get("type")
-    codings = kind.get("coding") if isinstance(kind, dict) else None
+    if not isinstance(kind, dict):
+        return
+    _called(name, kind.get("text"), keys)
+    codings = kind.get("coding")
     for coding in codings if isinstance(codings, list) else ():
         if isinstance(coding, dict) and isinstance(text, str):
             parts = [part for part in (coding.get("system"), coding.get("code")) if isinstance(part, str)]
@@ -64,6 +71,11 @@ def _coded(name: str, system: Any, code: Any, keys: Keys) -> None:
         keys[bounded(f"{name}={system or ''}|{code}")] = None
 
 
+def _called(name: str, text: Any, keys: Keys) -> None:
+    if isinstance(text, str) and (folded := fold(text)):
+        keys[bounded(f"{name}:text={folded}")] = None
+
+
 def reference(name: str, value: Any, keys: Keys, base_url: str) -> None:
     if isinstance(value, str):
         uri(name, normal(value, base_url), keys, base_url)
@@ -77,6 +89,7 @@ def reference(name: str, value: Any, keys: Keys, base_url: str) -> None:
         reference(name, target, keys, base_url)
     if isinstance(value.get("identifier"), dict):
         token(f"{name}:identifier", value["identifier"], keys, base_url)
+    _called(name, value.get("display"), keys)
     resource_type, id = value.get("resourceType"), value.get("id")
     if isinstance(resource_type, str) and isinstance(id, str):  # the resource itself, in a Bundle
         keys[bounded(f"{name}={resource_type}/{id}")] = None

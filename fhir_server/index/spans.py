@@ -7,7 +7,10 @@ import re
 from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal, InvalidOperation
+from math import isinf
 from typing import Any
+
+from fhir_server.index import ucum
 
 DAY = 86_400_000_000  # microseconds
 WIDE = "~"  # after the parameter's name in the range of a date that covers more than a day
@@ -160,6 +163,35 @@ def _sampled(value: dict) -> tuple[float, float] | None:
 
 
 _DECIMAL = re.compile(r"[+-]?\d{1,30}(?:\.\d{1,30})?(?:[eE][+-]?\d{1,3})?", re.ASCII)
+
+
+def base_spans(value: Any) -> Iterator[tuple[float, float, str]]:
+    """[lo, hi] of a quantity in base units of UCUM, and their dimension; nothing for other units."""
+    if not isinstance(value, dict):
+        return
+    for part in ("origin", "low", "high"):
+        if isinstance(value.get(part), dict):
+            system, code = value[part].get("system"), value[part].get("code")
+            break
+    else:
+        system, code = value.get("system"), value.get("code")
+    scale = ucum.scale(code) if system == ucum.SYSTEM and isinstance(code, str) else None
+    if scale is None:
+        return
+    for span in number_spans(value):
+        try:
+            low, high = (end if isinf(end) else scale.base(Decimal(repr(end))) for end in span)
+        except OverflowError:
+            continue
+        yield low, high, scale.dimension
+
+
+def near_spans(value: Any) -> Iterator[tuple[float, float]]:
+    """(latitude, longitude) of a Location.position in degrees; nothing for a place that is not on earth."""
+    if isinstance(value, dict):
+        latitude, longitude = number(value.get("latitude")), number(value.get("longitude"))
+        if latitude is not None and longitude is not None and abs(latitude) <= 90 and abs(longitude) <= 180:
+            yield latitude, longitude
 
 
 def units(value: Any) -> list[str]:

@@ -6,14 +6,17 @@ import unicodedata
 
 MAX_KEY = 400  # characters of a search key; more is cut, and told apart by a digest
 _SPACE = re.compile(r"\s+")
+# Letters that differ from plain ones by a mark that Unicode does not take apart: it collates them as those.
+# https://www.unicode.org/reports/tr10/
+_MARKED = str.maketrans({"ø": "o", "đ": "d", "ł": "l", "ħ": "h", "ŧ": "t", "ı": "i", "æ": "ae", "œ": "oe"})
 
 
 def fold(text: str) -> str:
-    """`José  MÜLLER` -> `jose muller`"""
+    """`José  MÜLLER-Strauß` -> `jose muller-strauss`"""
     text = text.casefold()
     if not text.isascii():
         text = "".join(sign for sign in unicodedata.normalize("NFKD", text) if not unicodedata.combining(sign))
-        text = text.casefold()
+        text = text.casefold().translate(_MARKED)
     return _SPACE.sub(" ", text).strip()
 
 

@@ -5,36 +5,21 @@ Conditions become one MongoDB filter over the search keys of newest versions; th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from fhir_server.access import Access
-from fhir_server.errors import Issue
-from fhir_server.index import Indexer
-from fhir_server.search.condition import Condition, merged
-from fhir_server.search.include import MAX_INCLUDED, collect
-from fhir_server.search.order import position_of
+from fhir_server.search.across import in_compartment, search_across
+from fhir_server.search.condition import merged
 from fhir_server.search.planner import Planner
 from fhir_server.search.request import Request, is_chain, read_request
+from fhir_server.search.result import SearchResult, complete, fill
 from fhir_server.search.selection import Selection, check_queries, deletions, walk
 from fhir_server.search.sight import Sight
-from fhir_server.search.subset import reduced
+from fhir_server.search.sorting import Sorting
+from fhir_server.search.terms import Condition, Vocabulary
 from fhir_server.search.values import UnknownParameter
 from fhir_server.store import Page, VersionStore
-from fhir_server.version import Version
 
-__all__ = ["SearchResult", "Selection", "check_queries", "deletions", "search", "walk"]
-
-
-@dataclass(slots=True)
-class SearchResult:
-    """A page. applied, next: the queries of the self and next links; outcome: an OperationOutcome of warnings."""
-
-    matches: list[Version] = field(default_factory=list)
-    included: list[Version] = field(default_factory=list)
-    total: int | None = None
-    applied: str = ""
-    next: str | None = None
-    outcome: dict | None = None
+__all__ = ["SearchResult", "Selection", "check_queries", "deletions", "search", "search_across", "walk"]
 
 
 def search(
@@ -46,33 +31,33 @@ def search(
     base_url: str,
     strict: bool,
     default_count: int,
+    vocabulary: Vocabulary | None = None,
+    compartment: tuple[str, str] | None = None,
 ) -> SearchResult:
     """A page of what matches and the caller may see.
 
     strict: a parameter that is not known here is refused; otherwise it is left out, and the outcome says so.
-    Raises BadRequest for values that cannot be read, Forbidden, TooCostly.
+    compartment: only what is in that of this (type, id).
+    Raises BadRequest for values that cannot be read, Forbidden, NotFound, TooCostly.
     """
     sight = Sight(store, access)
     sight.require(resource_type)
     request = read_request(resource_type, parameters, strict, default_count)
-    planner = Planner(sight, base_url)
-    conditions = _conditions(planner, request)
-    result = SearchResult(applied=request.query)
+    planner = Planner(sight, base_url, vocabulary)
+    given = [in_compartment(*compartment, resource_type)] if compartment else []
+    conditions = _conditions(planner, request, given)
+    result = SearchResult()
     if not request.only_total:
-        _fill(result, request, sight, planner, conditions, base_url)
+        fill(result, request, _page(request, planner, conditions), sight, base_url)
     if request.only_total or request.total in ("accurate", "estimate"):
         result.total = sight.count(resource_type, conditions, planner.index_of(conditions))
-    elif request.total is None and request.position is None and result.next is None:
-        result.total = len(result.matches)  # they are all on this page, so the total costs nothing
-    if request.ignored:
-        issues = [issue.as_fhir() for issue in request.ignored]
-        result.outcome = {"resourceType": "OperationOutcome", "issue": issues}
-    return result
+    return complete(result, request)
 
 
-def _conditions(planner: Planner, request: Request) -> list[Condition]:
-    """What the filters say. Chains come last, since they may have to be followed from what meets the others."""
-    conditions: list[Condition] = []
+def _conditions(planner: Planner, request: Request, given: Sequence[Condition]) -> list[Condition]:
+    """What is given and what the filters say. Chains come last, since they may have to be followed from what meets
+    the others."""
+    conditions = list(given)
     understood: set[int] = set()
     for at in sorted(range(len(request.filters)), key=lambda at: is_chain(request.filters[at][0])):
         try:
@@ -85,25 +70,11 @@ def _conditions(planner: Planner, request: Request) -> list[Condition]:
     return merged(conditions)
 
 
-def _fill(
-    result: SearchResult, request: Request, sight: Sight, planner: Planner, conditions: list[Condition], base_url: str
-) -> None:
-    """Find the page and what it includes."""
-    page = _page(request, planner, conditions)
-    result.matches = page.versions[: request.count]
-    if page.cut or len(page.versions) > request.count:
-        result.next = request.following(position_of(request.order, result.matches[-1], Indexer(base_url)))
-    result.included, complete = collect(sight, request.includes, result.matches)
-    if request.subset is not None:
-        result.matches = [reduced(version, request.subset) for version in result.matches]
-    if not complete:
-        text = f"this page includes more than {MAX_INCLUDED} resources, not all are here; ask for fewer with _count"
-        request.ignored.append(Issue("too-costly", text, severity="warning"))
-
-
 def _page(request: Request, planner: Planner, conditions: list[Condition]) -> Page:
     """The matches behind the request's position, one more than fits the page so as to know that there is more."""
     position, limit = request.position, request.count + 1
+    if isinstance(request.order, Sorting):
+        return planner.sorted_page(request.resource_type, conditions, request.order, position, limit)
     page = Page()
     for part in request.order.parts(conditions):
         behind = part.behind(position) if position else []

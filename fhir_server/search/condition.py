@@ -2,86 +2,77 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import conformance
 from conformance import SearchParameter
-from fhir_server.elements import is_primitive
 from fhir_server.errors import BadRequest
-from fhir_server.index import Rule, encode, rules
-from fhir_server.index.spans import Span
-from fhir_server.index.text import MAX_KEY, bounded, escaped, fold
+from fhir_server.index import BASE, Rule, encode, rules, ucum
+from fhir_server.index.spans import WIDE, Span
+from fhir_server.index.text import MAX_KEY, bounded, fold
 from fhir_server.references import RELATIVE
+from fhir_server.search.coded import called, implied, token, token_key
+from fhir_server.search.near import near
 from fhir_server.search.ranges import approximate, date_bounds, number_bounds
-from fhir_server.search.values import alternatives, bad_value, date_value, number_value, split, unescape
+from fhir_server.search.terms import KEYS, MAX_SCANS, RANGES, UPDATED, Asked, Condition, any_of, having
+from fhir_server.search.values import bad_value, date_value, number_value, split, unescape
 from fhir_server.search.window import Window, both, window
 from fhir_server.validation import ID
 
-KEYS, RANGES, UPDATED = "k", "r", "lu"  # indexes of the store
-MAX_SCANS = 100  # values of a parameter that each take a scan of their own
+__all__ = [
+    "KEYS",
+    "MAX_SCANS",
+    "RANGES",
+    "UPDATED",
+    "Asked",
+    "Condition",
+    "condition",
+    "merged",
+    "modifiers",
+    "overlapping",
+]
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.\-]*:.+", re.DOTALL)
 _MODIFIERS: Mapping[str, tuple[str, ...]] = {
-    "token": ("not", "of-type", "missing"),
-    "reference": ("identifier", "missing"),
-    "string": ("exact", "contains", "missing"),
+    "token": ("not", "text", "in", "not-in", "below", "above", "of-type", "missing"),
+    "reference": ("identifier", "text", "below", "above", "missing"),
+    "string": ("exact", "contains", "text", "missing"),
     "uri": ("below", "above", "missing"),
     "date": ("missing",),
     "number": ("missing",),
     "quantity": ("missing",),
-    "composite": (),
+    "composite": ("missing",),
+    "special": ("missing",),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What a version must meet. index: the one that finds the versions that do; None where none helps.
-
-    window: of a date, where its matches begin.
-    """
-
-    filter: dict
-    index: str | None = None
-    window: Window | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One parameter of a search on one type: `code:modifier=value`."""
-
-    resource_type: str
-    rule: Rule
-    modifier: str
-    value: str
-    base_url: str
-
-    @property
-    def parameter(self) -> SearchParameter:
-        return self.rule.parameter
-
-    @property
-    def name(self) -> str:
-        return f"{self.parameter.code}:{self.modifier}" if self.modifier else self.parameter.code
 
 
 def condition(asked: Asked) -> Condition:
     """Raises BadRequest for a modifier that is not offered and for values that cannot be read."""
     parameter, modifier = asked.parameter, asked.modifier
     typed = parameter.type == "reference" and modifier in (parameter.targets or conformance.resource_types())
-    if modifier and modifier not in _MODIFIERS[parameter.type] and not typed:
-        offered = ", ".join(_MODIFIERS[parameter.type]) or "no modifier"
-        raise BadRequest(f"{parameter.code!r} does not have this modifier; it has {offered}")
+    offered = modifiers(asked.resource_type, asked.rule)
+    if modifier and modifier not in offered and not (typed and not asked.is_plain):
+        raise BadRequest(f"{parameter.code!r} does not have this modifier; it has {', '.join(offered)}")
     if modifier == "missing":
         return _missing(asked)
     if parameter.code == "_lastUpdated":
-        return _any([_updated(*date_value(asked.name, value)) for value in _values(asked)], UPDATED)
+        return any_of([_updated(*date_value(asked.name, value)) for value in asked.values], UPDATED)
     return _OF_TYPE[parameter.type](asked)
 
 
-def _values(asked: Asked) -> list[str]:
-    return alternatives(asked.name, asked.value)
+def modifiers(resource_type: str, rule: Rule) -> tuple[str, ...]:
+    """What a parameter of the type offers, types of what a reference leads to aside."""
+    offered = _MODIFIERS[rule.parameter.type]
+    if rule.parameter.type not in ("reference", "token"):
+        return offered
+    asked = Asked(resource_type, rule, "", "", "")
+    if rule.parameter.type == "reference":  # a canonical is an address
+        return ("below", "above", "missing") if asked.is_plain else ("identifier", "text", "missing")
+    if not asked.is_plain:
+        return offered
+    return ("not", "in", "not-in", "below", "above", "missing") if implied(asked) else ("not", "missing")
 
 
 def _missing(asked: Asked) -> Condition:
@@ -93,47 +84,19 @@ def _missing(asked: Asked) -> Condition:
     return Condition({"keys": {"$ne": marker}}) if asked.value == "true" else Condition({"keys": marker}, KEYS)
 
 
-def _token(asked: Asked) -> Condition:
-    _check_system(asked)
-    if asked.modifier == "of-type":
-        return _having([_of_type(asked, value) for value in _values(asked)])
-    keys = [token_key(asked.parameter.code, asked.name, value) for value in _values(asked)]
-    return Condition({"keys": {"$nin": keys}}) if asked.modifier == "not" else _having(keys)
-
-
-def _check_system(asked: Asked) -> None:
-    """A code without a coding, a boolean or a string has no system beside it: its definition implies one, which is
-    not stored. To find nothing by another would be wrong, and with :not it would be everything."""
-    if asked.modifier != "of-type" and any(len(split(value, "|")) > 1 for value in _values(asked)):
-        paths = asked.parameter.expression.split(" | ")
-        if all(is_primitive(asked.resource_type, path.split(".")[1:]) for path in paths):
-            raise bad_value(asked.name, "values without a system, since they all have the same")
-
-
-def token_key(prefix: str, name: str, value: str) -> str:
-    """The key of `code`, `system|code`, `|code` or `system|`; the prefix names the parameter, if it is needed."""
-    parts = [escaped(unescape(part)) for part in split(value, "|")]
-    if len(parts) > 2 or not any(parts):
-        raise bad_value(name, r"a token: code, system|code, |code or system|; a | of the code itself is \|")
-    return bounded(f"{prefix}={'|'.join(parts)}")
-
-
-def _of_type(asked: Asked, value: str) -> str:
-    parts = [escaped(unescape(part)) for part in split(value, "|")]
-    if len(parts) != 3 or not all(parts):
-        raise bad_value(asked.name, "system|code|value")
-    return bounded(f"{asked.parameter.code}:of-type={'|'.join(parts)}")
-
-
 def _reference(asked: Asked) -> Condition:
     code = asked.parameter.code
     if asked.modifier == "identifier":
-        return _having([token_key(f"{code}:identifier", asked.name, value) for value in _values(asked)])
+        return having([token_key(f"{code}:identifier", asked.name, value) for value in asked.values])
+    if asked.modifier == "text":
+        return called(asked)
+    if asked.modifier in ("below", "above"):  # of a canonical, which is an address
+        return _uri(asked)
     targets = (asked.modifier,) if asked.modifier else asked.parameter.targets
     keys = []
-    for value in _values(asked):
+    for value in asked.values:
         keys += [bounded(f"{code}={target}") for target in _targets(asked, targets, unescape(value))]
-    return _having(keys)
+    return having(keys)
 
 
 def _targets(asked: Asked, types: tuple[str, ...], value: str) -> list[str]:
@@ -154,32 +117,50 @@ def _targets(asked: Asked, types: tuple[str, ...], value: str) -> list[str]:
 def _string(asked: Asked) -> Condition:
     code, conditions = asked.parameter.code, []
     if asked.modifier == "exact":
-        return _having([bounded(f"{code}:exact={unescape(value)}") for value in _values(asked)])
-    for value in _values(asked):
+        return having([bounded(f"{code}:exact={unescape(value)}") for value in asked.values])
+    for value in asked.values:
         folded = fold(unescape(value))
         key = f"{code}={folded}"
         if not folded or len(key) > MAX_KEY:
             raise bad_value(asked.name, f"text of at most {MAX_KEY - len(code) - 1} characters")
-        if asked.modifier == "contains":
+        if asked.modifier == "text":
+            conditions.append({"keys": {"$regex": f"^{re.escape(code)}={_words(folded)}"}})
+        elif asked.modifier == "contains":
             conditions.append({"keys": {"$regex": f"^{re.escape(code)}=.*{re.escape(folded)}"}})
         else:
             conditions.append({"keys": {"$regex": f"^{re.escape(key)}"}})
-    return _any(conditions, KEYS)
+    return any_of(conditions, KEYS)
+
+
+def _words(folded: str) -> str:
+    """A pattern of a text in which there is, for each of these words, one that begins so."""
+    return "".join(rf"(?=(?:.*[^\w])?{re.escape(word)})" for word in folded.split(" "))
 
 
 def _uri(asked: Asked) -> Condition:
-    code, values = asked.parameter.code, [unescape(value) for value in _values(asked)]
+    code, values = asked.parameter.code, [unescape(value) for value in asked.values]
     if asked.modifier == "below":
-        folders = [f"{code}={value.rstrip('/')}/" for value in values]
-        below = [{"keys": {"$regex": f"^{re.escape(bounded(folder))}"}} for folder in folders]
-        return _any([*below, {"keys": {"$in": [bounded(f"{code}={value}") for value in values]}}], KEYS)
+        inside = [bounded(f"{code}={folder}") for value in values for folder in _inside(value)]
+        below = [{"keys": {"$regex": f"^{re.escape(folder)}"}} for folder in inside]
+        return any_of([*below, {"keys": {"$in": [bounded(f"{code}={value}") for value in values]}}], KEYS)
     if asked.modifier == "above":
-        return _having([bounded(f"{code}={parent}") for value in values for parent in _parents(value)])
-    return _having([bounded(f"{code}={value}") for value in values])
+        return having([bounded(f"{code}={parent}") for value in values for parent in _parents(value)])
+    return having([bounded(f"{code}={value}") for value in values])
+
+
+def _inside(address: str) -> list[str]:
+    """What all that lies below an address begins with: `a/` below `a`; with a version, `a|1.` below `a|1`."""
+    canonical, bar, version = address.rpartition("|")
+    return [f"{canonical}|{version}."] if bar and version else [f"{address.rstrip('/')}/"]
 
 
 def _parents(address: str) -> list[str]:
-    """The address itself and all that it lies below, with and without a / at the end."""
+    """The address itself and all that it lies below, with and without a / at the end; with a version, the versions
+    that it belongs to: `a|1.0` and `a|1` of `a|1.0.3`."""
+    canonical, bar, version = address.rpartition("|")
+    if bar and version:
+        numbers = version.split(".")
+        return [f"{canonical}|{'.'.join(numbers[:length])}" for length in range(len(numbers), 0, -1)]
     found, at = [address], len(address)
     while (at := address.rfind("/", 0, at)) > 0:
         found += [address[:at], address[: at + 1]]
@@ -187,10 +168,22 @@ def _parents(address: str) -> list[str]:
 
 
 def _date(asked: Asked) -> Condition:
-    read = [date_value(asked.name, value) for value in _values(asked)]
+    read = [date_value(asked.name, value) for value in asked.values]
     if len(read) > MAX_SCANS:
         raise BadRequest(f"a date parameter may have {MAX_SCANS} values")
     return _within(window(asked.parameter.code, asked.rule.single, read, _now()))
+
+
+def overlapping(asked: Asked) -> Condition:
+    """A date that has at least an instant in common with the one asked for."""
+    conditions = []
+    for value in asked.values:
+        prefix, (start, end) = date_value(asked.name, value)
+        if prefix != "eq":
+            raise bad_value(asked.name, "a date without a prefix here")
+        bounds = {"lo": {"$lt": end}, "hi": {"$gt": start}}
+        conditions += [_span(asked.parameter.code, bounds), _span(asked.parameter.code + WIDE, bounds)]
+    return any_of(conditions, RANGES)
 
 
 def _within(dates: Window) -> Condition:
@@ -213,28 +206,39 @@ def merged(conditions: Sequence[Condition]) -> list[Condition]:
 
 def _number(asked: Asked) -> Condition:
     code = asked.parameter.code
-    read = [number_value(asked.name, value) for value in _values(asked)]
-    return _any([_span(code, number_bounds(prefix, number)) for prefix, number in read], RANGES)
+    read = [number_value(asked.name, value) for value in asked.values]
+    return any_of([_span(code, number_bounds(prefix, number)) for prefix, number in read], RANGES)
 
 
 def _quantity(asked: Asked) -> Condition:
-    bounds = [quantity_bounds(asked.name, value) for value in _values(asked)]
-    return _any([_span(asked.parameter.code, bound) for bound in bounds], RANGES)
+    filters = []
+    for value in asked.values:
+        bounds, based = quantity_bounds(asked.name, value)
+        filters.append(_span(asked.parameter.code + BASE if based else asked.parameter.code, bounds))
+    return any_of(filters, RANGES)
 
 
-def quantity_bounds(name: str, value: str, position: str = "") -> dict:
-    """`5.4|system|code`, `5.4||unit` or `5.4`."""
+def quantity_bounds(name: str, value: str, position: str = "", based: str = "") -> tuple[dict, bool]:
+    """The bounds of `5.4|system|code`, `5.4||unit` or `5.4`, and whether they are in base units of UCUM.
+
+    based: what the names of fields end with that are in base units.
+    """
     parts = [unescape(part) for part in split(value, "|")]
     if len(parts) not in (1, 3) or (len(parts) == 3 and not parts[2]):
         raise bad_value(name, "a quantity: number, number|system|code or number||unit")
-    bounds = number_bounds(*number_value(name, parts[0]), position)
-    return bounds | {f"u{position}": f"{parts[1]}|{parts[2]}"} if len(parts) == 3 else bounds
+    prefix, number = number_value(name, parts[0])
+    scale = ucum.scale(parts[2]) if len(parts) == 3 and parts[1] == ucum.SYSTEM else None
+    if scale is not None:
+        position += based
+        return number_bounds(prefix, number, position, scale.base) | {f"u{position}": scale.dimension}, True
+    bounds = number_bounds(prefix, number, position)
+    return bounds | ({f"u{position}": f"{parts[1]}|{parts[2]}"} if len(parts) == 3 else {}), False
 
 
 def _composite(asked: Asked) -> Condition:
     """Each value has a part for each component, between $; one entry has to meet all of them."""
     conditions = []
-    for value in _values(asked):
+    for value in asked.values:
         parts = split(value, "$")
         components = asked.rule.components
         if len(parts) != len(components) or not all(parts):
@@ -244,7 +248,7 @@ def _composite(asked: Asked) -> Condition:
             for position, ((component, _), part) in enumerate(zip(components, parts, strict=True))
         ]
         conditions.append({"$and": [*_anchors(asked, parts), _span(asked.parameter.code, {"$and": met})]})
-    return _any(conditions, KEYS)
+    return any_of(conditions, KEYS)
 
 
 def _component(asked: Asked, parameter: SearchParameter, position: str, value: str) -> dict:
@@ -261,7 +265,7 @@ def _component(asked: Asked, parameter: SearchParameter, position: str, value: s
     if parameter.type == "date":
         return date_bounds(*date_value(asked.name, value), _now(), position)
     if parameter.type == "quantity":
-        return quantity_bounds(asked.name, value, position)
+        return quantity_bounds(asked.name, value, position, BASE)[0]
     return number_bounds(*number_value(asked.name, value), position)
 
 
@@ -308,19 +312,8 @@ def _span(code: str, bounds: dict) -> dict:
     return {"r": {"$elemMatch": {"p": code, **bounds}}}
 
 
-def _having(keys: list[str]) -> Condition:
-    keys = list(dict.fromkeys(keys))
-    return Condition({"keys": keys[0] if len(keys) == 1 else {"$in": keys}}, KEYS)
-
-
-def _any(filters: list[dict], index: str | None) -> Condition:
-    if len(filters) > MAX_SCANS:
-        raise BadRequest(f"of dates, numbers and texts a parameter may have {MAX_SCANS} values")
-    return Condition(filters[0] if len(filters) == 1 else {"$or": filters}, index)
-
-
 _OF_TYPE: Mapping[str, Callable[[Asked], Condition]] = {
-    "token": _token,
+    "token": token,
     "reference": _reference,
     "string": _string,
     "uri": _uri,
@@ -328,4 +321,5 @@ _OF_TYPE: Mapping[str, Callable[[Asked], Condition]] = {
     "number": _number,
     "quantity": _quantity,
     "composite": _composite,
+    "special": near,
 }

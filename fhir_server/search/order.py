@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from fhir_server.errors import BadRequest
 from fhir_server.index import Indexer, rules
-from fhir_server.search.condition import KEYS, RANGES, UPDATED, Condition
+from fhir_server.search import sorting
+from fhir_server.search.sorting import Sorting, parse_sort
+from fhir_server.search.terms import KEYS, RANGES, UPDATED, Condition
 from fhir_server.search.values import bad_value
 from fhir_server.version import Version
 
@@ -22,7 +23,8 @@ _POSITION = re.compile(r"(\d{1,19})(?:\.([A-Za-z0-9\-.]{1,64}))?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The last match of a page; value None: it has none, and neither have those that follow."""
+    """The last match of a page; value None: it has none, and neither have those that follow. A tuple: the values of
+    the rules of a Sorting."""
 
     value: Any
     n: int
@@ -92,25 +94,22 @@ _FIELDS = {"_lastUpdated": ("lu", UPDATED), "_id": ("id", "id_v")}
 NEWEST_CREATED = Order(None, -1)
 
 
-def parse(resource_type: str, text: str) -> Order:
+def parse(resource_type: str, text: str) -> Order | Sorting:
     """The order that `_sort` asks for. Raises BadRequest."""
-    if "," in text:
-        raise BadRequest("_sort takes one parameter here")
     code, direction = (text[1:], -1) if text.startswith("-") else (text, 1)
-    if code not in sortable(resource_type):
-        offered = ", ".join(sortable(resource_type))
-        raise BadRequest(f"_sort takes one of {offered}; with - before it, the latest come first")
-    return Order(code, direction)
+    return Order(code, direction) if code in sortable(resource_type) else parse_sort(resource_type, text)
 
 
 def sortable(resource_type: str) -> list[str]:
-    """What `_sort` takes: ids and dates of which a resource has one at most."""
+    """What has an order stored: ids and dates of which a resource has one at most."""
     dates = [code for code, rule in rules(resource_type).items() if rule.single]
     return ["_id", *sorted(dates)]
 
 
-def position_of(order: Order, version: Version, indexer: Indexer) -> Position:
+def position_of(order: Order | Sorting, version: Version, indexer: Indexer) -> Position:
     """Where the page after this version goes on."""
+    if isinstance(order, Sorting):
+        return Position(order.values_of(version, indexer), version.created)
     value: Any = None
     if order.code == "_id":
         value = version.id
@@ -124,13 +123,17 @@ def position_of(order: Order, version: Version, indexer: Indexer) -> Position:
 def written(position: Position) -> str:
     """The position as `_after` carries it: `n`, or `n.value`."""
     value = position.value
+    if isinstance(value, tuple):
+        return sorting.written(value, position.n)
     if isinstance(value, datetime):
         value = (value - _EPOCH) // timedelta(milliseconds=1)
     return str(position.n) if value is None else f"{position.n}.{value}"
 
 
-def parse_position(order: Order, text: str) -> Position:
+def parse_position(order: Order | Sorting, text: str) -> Position:
     """Raises BadRequest unless `written` could have written this for the order."""
+    if isinstance(order, Sorting):
+        return Position(*order.parse_position(text))
     match = _POSITION.fullmatch(text)
     value = _value(order, match[2]) if match else None
     if match is None or (value is None) != (match[2] is None) or (value is None and order.code in _FIELDS):

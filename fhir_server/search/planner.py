@@ -7,12 +7,17 @@ from typing import TypeVar
 
 import conformance
 from fhir_server.errors import BadRequest
-from fhir_server.index import Rule, rules
-from fhir_server.search.condition import KEYS, RANGES, UPDATED, Asked, Condition, condition
-from fhir_server.search.order import Part
-from fhir_server.search.request import unknown
+from fhir_server.index import Indexer, Rule, rules
+from fhir_server.search.condition import condition
+from fhir_server.search.filter import Meet, filtered
+from fhir_server.search.listed import listed
+from fhir_server.search.order import Order, Part, Position, position_of, sortable
+from fhir_server.search.request import COMMON, NEVER, unknown
 from fhir_server.search.sight import Sight
+from fhir_server.search.sorting import MAX_SORTED, Sorting
+from fhir_server.search.terms import KEYS, RANGES, UPDATED, Asked, Condition, Vocabulary
 from fhir_server.search.values import TooCostly, UnknownParameter
+from fhir_server.search.words import worded
 from fhir_server.store import Page
 from fhir_server.version import Version
 
@@ -26,9 +31,10 @@ Ids = TypeVar("Ids", list[str], set[str])
 class Planner:
     """Makes the conditions of one search. Every link of a chain is searched as its caller may."""
 
-    def __init__(self, sight: Sight, base_url: str) -> None:
+    def __init__(self, sight: Sight, base_url: str, vocabulary: Vocabulary | None = None) -> None:
         self._sight = sight
         self._base_url = base_url
+        self._vocabulary = vocabulary
 
     def condition(self, resource_type: str, name: str, value: str, given: Sequence[Condition] = ()) -> Condition:
         """given: conditions that hold as well; a chain that leads through too much is followed from what meets them.
@@ -39,18 +45,81 @@ class Planner:
             return self._reverse_chain(resource_type, name, value, given)
         head, dot, rest = name.partition(".")
         code, _, modifier = head.partition(":")
+        if dot:
+
+            def meet(type: str, given: Sequence[Condition]) -> Condition:
+                return self.condition(type, rest, value, given)
+
+            return self.linked(resource_type, head, lambda type: _knows(type, rest), meet, given)
+        if name in COMMON:
+            return self._common(resource_type, name, value)
+        if name in NEVER:
+            raise UnknownParameter(f"{name} is not offered here: {NEVER[name]}")
+        return condition(self.asked(resource_type, code, modifier, value))
+
+    def asked(self, resource_type: str, code: str, modifier: str, value: str) -> Asked:
+        """One parameter of a type. Raises UnknownParameter."""
         rule = rules(resource_type).get(code)
         if rule is None:
             raise unknown(resource_type, code)
-        if dot:
-            return self._chain(resource_type, rule, modifier, rest, value, given)
-        return condition(Asked(resource_type, rule, modifier, value, self._base_url))
+        return Asked(resource_type, rule, modifier, value, self._base_url, self._vocabulary)
+
+    def _common(self, resource_type: str, name: str, value: str) -> Condition:
+        """Parameters of every type that look at no element. Raises BadRequest, Forbidden, TooCostly."""
+        if name == "_filter":
+            return filtered(resource_type, value, self)
+        if name == "_list":
+            return listed(self._sight, resource_type, value, self._base_url)
+        return worded(name, value)
 
     def page(self, resource_type: str, conditions: Sequence[Condition], part: Part, limit: int) -> Page:
         """Matches in the order of the part, by the index that finds them when they are few, else by the one that
         has them in that order."""
         index = self._index_for(resource_type, conditions, part)
         return self._sight.page(resource_type, conditions, part.sort, limit, index)
+
+    def sorted_page(
+        self,
+        resource_type: str,
+        conditions: Sequence[Condition],
+        sorting: Sorting,
+        position: Position | None,
+        limit: int,
+    ) -> Page:
+        """The matches behind a position in an order that no index has. Raises TooCostly where they are too many.
+
+        Where an index has the order of the first rule, it tells as far as what value the page can reach.
+        """
+        conditions, index = list(conditions), self.index_of(conditions)
+        if not self._sight.up_to(resource_type, conditions, MAX_SORTED, index):
+            first = sorting.rules[0]
+            if first.code not in sortable(resource_type):
+                raise TooCostly(f"more than {MAX_SORTED} resources would have to be put in order; narrow the search")
+            order = Order(first.code, first.direction)
+            part = order.parts()[0]
+            conditions += self._reach(resource_type, conditions, order, position, limit)
+            index = part.index if self._sight.has_index(resource_type, part.index) else KEYS
+            if not self._sight.up_to(resource_type, conditions, MAX_SORTED, index):
+                raise TooCostly(f"more than {MAX_SORTED} resources come at the same place of the order")
+        behind = sorting.behind(position.value, position.n) if position else None
+        return self._sight.sorted_page(resource_type, conditions, sorting, behind, limit, index)
+
+    def _reach(
+        self, resource_type: str, conditions: Sequence[Condition], order: Order, position: Position | None, limit: int
+    ) -> list[Condition]:
+        """Where the value of the order can be on a page: from that of the last match to so many matches on."""
+        part = order.parts()[0]
+        up, down = ("$gt", "$lt") if order.direction > 0 else ("$lt", "$gt")
+        without = {part.field: {"$exists": False}}
+        after = position.value[0] if position else None
+        if position and after is None:
+            return [Condition(without)]
+        beyond = [Condition({part.field: {up: after}})] if position else []
+        following = self.page(resource_type, [*conditions, *part.conditions, *beyond], part, limit).versions
+        if len(following) == limit:
+            last = position_of(order, following[-1], Indexer(self._base_url)).value
+            return [Condition({part.field: {f"{down}e": last} | ({f"{up}e": after} if position else {})})]
+        return [Condition({"$or": [{part.field: {f"{up}e": after}}, without]})] if position else []
 
     def walk(self, resource_type: str, conditions: Sequence[Condition], part: Part) -> Iterator[Version]:
         """All matches in the order of the part, by the same choice of index."""
@@ -75,19 +144,26 @@ class Planner:
                 return index
         return in_order
 
-    def _chain(
-        self, resource_type: str, rule: Rule, modifier: str, rest: str, value: str, given: Sequence[Condition]
+    def linked(
+        self,
+        resource_type: str,
+        name: str,
+        knows: Callable[[str], bool],
+        meet: Meet,
+        given: Sequence[Condition] = (),
     ) -> Condition:
-        """`subject:Patient.family=x`: what refers to a resource that meets the rest."""
+        """`subject:Patient.family=x`: what refers by `name` to a resource that meets the rest."""
+        code, _, modifier = name.partition(":")
+        rule = self.asked(resource_type, code, "", "").rule
         keys: list[str] = []
-        for type in self._types(rule, modifier, rest):
+        for type in self._types(rule, modifier, knows):
             leading = f"{rule.parameter.code}={type}/"
 
             def referred(leading: str = leading) -> Condition:
                 ids = self._sight.tails(resource_type, given, leading, MAX_CHAINED + 1, self.index_of(given))
                 return _one_of(f"_id={id}" for id in _checked(ids))
 
-            met = self._met(type, rest, value, referred if self._narrows(given) else None)
+            met = self._met(type, meet, referred if self._narrows(given) else None)
             keys += [leading + id for id in _checked(self._sight.ids(type, met, MAX_CHAINED + 1, self.index_of(met)))]
         return _one_of(keys)
 
@@ -96,36 +172,44 @@ class Planner:
         _, source, code, rest = (*name.split(":", 3), "", "", "")[:4]
         if source not in conformance.resource_types() or not rest:
             raise UnknownParameter("_has is written _has:Type:reference:parameter")
-        rule = rules(source).get(code)
+
+        def meet(type: str, given: Sequence[Condition]) -> Condition:
+            return self.condition(type, rest, value, given)
+
+        return self.linked_back(resource_type, source, code, meet, given)
+
+    def linked_back(
+        self, resource_type: str, source: str, by: str, meet: Meet, given: Sequence[Condition] = ()
+    ) -> Condition:
+        """What a resource of the type `source`, which meets the rest, refers to by its parameter `by`."""
+        rule = rules(source).get(by)
         if rule is None or rule.parameter.type != "reference":
-            raise UnknownParameter(f"{source} has no reference parameter {code[:80]!r}")
+            raise UnknownParameter(f"{source[:80]} has no reference parameter {by[:80]!r}")
         self._sight.require(source)
-        leading = f"{code}={resource_type}/"
+        leading = f"{by}={resource_type}/"
 
         def referring() -> Condition:
             ids = self._sight.ids(resource_type, given, MAX_CHAINED + 1, self.index_of(given))
             return _one_of(leading + id for id in _checked(ids))
 
-        met = self._met(source, rest, value, referring if self._narrows(given) else None)
+        met = self._met(source, meet, referring if self._narrows(given) else None)
         ids = self._sight.tails(source, met, leading, MAX_CHAINED + 1, self.index_of(met))
         return _one_of(f"_id={id}" for id in sorted(_checked(ids)))
 
-    def _met(
-        self, resource_type: str, name: str, value: str, from_here: Callable[[], Condition] | None
-    ) -> list[Condition]:
+    def _met(self, resource_type: str, meet: Meet, from_here: Callable[[], Condition] | None) -> list[Condition]:
         """What the resources at the far end of a link meet. from_here: that they are linked to the near end, which
         is asked for only when they are too many otherwise."""
         try:
-            met = [self.condition(resource_type, name, value)]
+            met = [meet(resource_type, ())]
             if from_here is None or self._sight.few(resource_type, met, self.index_of(met), MAX_CHAINED):
                 return met
         except TooCostly:
             if from_here is None:
                 raise
         linked = from_here()
-        return [linked, self.condition(resource_type, name, value, [linked])]
+        return [linked, meet(resource_type, [linked])]
 
-    def _types(self, rule: Rule, modifier: str, rest: str) -> list[str]:
+    def _types(self, rule: Rule, modifier: str, knows: Callable[[str], bool]) -> list[str]:
         """The types that a link of a chain leads to."""
         code = rule.parameter.code
         if rule.parameter.type != "reference":
@@ -133,20 +217,22 @@ class Planner:
         targets = rule.parameter.targets or tuple(sorted(conformance.resource_types()))
         if modifier and modifier not in targets:
             raise BadRequest(f"{code!r} leads to {', '.join(targets)}, and to nothing else")
-        types = [type for type in ([modifier] if modifier else targets) if self._knows(type, rest)]
+        types = [type for type in ([modifier] if modifier else targets) if knows(type)]
         if not types:
-            raise UnknownParameter(f"nothing that {code!r} leads to can be searched by {rest[:80]!r} here")
+            raise UnknownParameter(f"nothing that {code!r} leads to can be searched by what follows it here")
         if len(types) == 1:
             self._sight.require(types[0])
             return types
         return self._sight.searchable_types(types)
 
-    def _knows(self, resource_type: str, name: str) -> bool:
-        """Whether the type has the parameter that the rest of a chain begins with."""
-        return name.startswith("_has:") or name.partition(".")[0].partition(":")[0] in rules(resource_type)
-
     def _narrows(self, given: Sequence[Condition]) -> bool:
         return self._sight.is_scoped or any(one.index is not None for one in given)
+
+
+def _knows(resource_type: str, name: str) -> bool:
+    """Whether the type has the parameter that the rest of a chain begins with."""
+    first = name.partition(".")[0].partition(":")[0]
+    return first == "_has" or first in COMMON or first in rules(resource_type)
 
 
 def _one_of(keys: Iterable[str]) -> Condition:

@@ -4,8 +4,10 @@ A date is [lo, hi) and so is what is asked for, [start, end). A stored number is
 asked for is [start, end) by its digits for eq, ne and ap, and the number itself for the others.
 """
 
+from collections.abc import Callable
 from decimal import Decimal
 
+from fhir_server.errors import BadRequest
 from fhir_server.index.spans import Span
 from fhir_server.search.values import implied
 
@@ -37,14 +39,19 @@ def approximate(span: Span, now: int) -> Span:
     return span[0] - margin, span[1] + margin
 
 
-def number_bounds(prefix: str, value: Decimal, position: str = "") -> dict:
-    """What the stored lo and hi must meet."""
+def number_bounds(
+    prefix: str, value: Decimal, position: str = "", convert: Callable[[Decimal], float] = float
+) -> dict:
+    """What the stored lo and hi must meet. convert: to the unit that they are in."""
     lo, hi = LO + position, HI + position
-    exact = float(value)
-    start, end = (float(bound) for bound in implied(value))
+    low, high = implied(value)
     if prefix == "ap":
         margin = abs(value) * APPROXIMATELY
-        start, end = min(start, float(value - margin)), max(end, float(value + margin))
+        low, high = min(low, value - margin), max(high, value + margin)
+    try:
+        start, exact, end = (convert(bound) for bound in (low, value, high))
+    except OverflowError:
+        raise BadRequest("a quantity is larger than any that could be stored") from None
     rows: dict[str, dict] = {
         "eq": {lo: {"$gte": start}, hi: {"$lt": end}},
         "ne": {"$or": [{lo: {"$lt": start}}, {hi: {"$gte": end}}]},

@@ -10,6 +10,7 @@ from fhir_server.errors import BadRequest, Issue
 from fhir_server.index import rules
 from fhir_server.search.include import Include, parse_include
 from fhir_server.search.order import NEWEST_CREATED, Order, Position, parse, parse_position, written
+from fhir_server.search.sorting import Sorting
 from fhir_server.search.subset import SUMMARIES, Subset, of_elements, of_summary
 from fhir_server.search.values import TooCostly, UnknownParameter, bad_value
 
@@ -21,6 +22,12 @@ MAX_NAME = 400  # characters of a parameter's name, chain included
 _IGNORED = ("_format", "_pretty")
 _ONCE = ("_count", "_total", "_summary", "_elements", "_sort", "_after")
 _INCLUDES = ("_include", "_revinclude")
+COMMON = ("_content", "_filter", "_list", "_text")  # parameters of every type that look at no element
+NEVER = {  # and those that are refused, with the reason
+    "_query": "no named queries are defined",
+    "_contained": "contained resources are found by what they are contained in",
+    "_containedType": "contained resources are found by what they are contained in",
+}
 
 
 @dataclass(slots=True)
@@ -32,7 +39,7 @@ class Request:
     strict: bool
     filters: list[tuple[str, str]] = field(default_factory=list)
     includes: list[Include] = field(default_factory=list)
-    order: Order = NEWEST_CREATED
+    order: Order | Sorting = NEWEST_CREATED
     position: Position | None = None
     subset: Subset | None = None
     total: str | None = None
@@ -82,6 +89,8 @@ def read_request(
                 if name in once:
                     raise BadRequest(f"{name} is given twice")
                 once[name] = value
+            elif name == "_contained" and value == "false":
+                pass  # as it is anyway
             elif base in _INCLUDES:
                 request.includes.append(parse_include(resource_type, base, modifier, value))
             else:
@@ -149,5 +158,5 @@ def is_chain(name: str) -> bool:
 
 def unknown(resource_type: str, name: str) -> UnknownParameter:
     """A refusal that lists what there is."""
-    offered = ", ".join(sorted(rules(resource_type)))
+    offered = ", ".join(sorted([*rules(resource_type), *COMMON, "_has"]))
     return UnknownParameter(f"{resource_type} cannot be searched by {name[:80]!r} here, only by {offered}")

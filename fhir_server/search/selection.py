@@ -10,11 +10,12 @@ from urllib.parse import parse_qsl
 
 from fhir_server.access import Access
 from fhir_server.errors import BadRequest
-from fhir_server.search.condition import KEYS, UPDATED, Condition, merged
+from fhir_server.search.condition import merged
 from fhir_server.search.order import Order, Position
 from fhir_server.search.planner import Planner
 from fhir_server.search.request import is_chain, read_request
 from fhir_server.search.sight import Sight
+from fhir_server.search.terms import KEYS, UPDATED, Condition, Vocabulary
 from fhir_server.store import VersionStore, WriteNumbers
 from fhir_server.version import Version
 
@@ -39,7 +40,14 @@ class Selection:
     in_compartment: bool = False
 
 
-def walk(store: VersionStore, access: Access, selection: Selection, after: int, base_url: str) -> Iterator[Version]:
+def walk(
+    store: VersionStore,
+    access: Access,
+    selection: Selection,
+    after: int,
+    base_url: str,
+    vocabulary: Vocabulary | None = None,
+) -> Iterator[Version]:
     """What is selected and the caller may see, created after the number `after` (see Version.created), in that order.
 
     A resource that was changed since the selection's time comes as it was then; one that was deleted since does not
@@ -47,7 +55,7 @@ def walk(store: VersionStore, access: Access, selection: Selection, after: int, 
     """
     sight = Sight(store, access)
     sight.require(selection.resource_type)
-    planner = Planner(sight, base_url)
+    planner = Planner(sight, base_url, vocabulary)
     part = OLDEST_CREATED.parts()[0]
     conditions = [*_conditions(planner, selection), *(part.behind(Position(None, after)) or [])]
     for version in planner.walk(selection.resource_type, conditions, part):
@@ -67,13 +75,18 @@ def deletions(store: VersionStore, access: Access, selection: Selection, after: 
 
 
 def check_queries(
-    store: VersionStore, access: Access, resource_type: str, queries: Sequence[str], base_url: str
+    store: VersionStore,
+    access: Access,
+    resource_type: str,
+    queries: Sequence[str],
+    base_url: str,
+    vocabulary: Vocabulary | None = None,
 ) -> None:
     """Raise what a walk with these queries would raise."""
     sight = Sight(store, access)
     sight.require(resource_type)
     for query in queries:
-        _query(Planner(sight, base_url), resource_type, query)
+        _query(Planner(sight, base_url, vocabulary), resource_type, query)
 
 
 def _conditions(planner: Planner, selection: Selection) -> list[Condition]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from fhir_server.access import Access
-from fhir_server.search.condition import KEYS, Condition
+from fhir_server.search.sorting import Sorting
+from fhir_server.search.terms import KEYS, Condition
 from fhir_server.store import Page, VersionStore
 from fhir_server.version import Version
 
@@ -30,6 +31,10 @@ class Sight:
         stored = set(self._store.types())
         return [type for type in types if type in stored and self.may_search(type)]
 
+    @property
+    def searches_anything(self) -> bool:
+        return any("s" in scope.letters for scope in self._access.scopes)
+
     def page(
         self,
         resource_type: str,
@@ -39,6 +44,23 @@ class Sight:
         index: str,
     ) -> Page:
         return self._store.bounded_page(resource_type, self._filter(conditions), sort, limit, index)
+
+    def sorted_page(
+        self,
+        resource_type: str,
+        conditions: Sequence[Condition],
+        sorting: Sorting,
+        behind: dict | None,
+        limit: int,
+        index: str,
+    ) -> Page:
+        """behind: what of the values that the sorting reckons the matches must meet."""
+        stages = [*sorting.stages, *([{"$match": behind}] if behind else []), {"$sort": dict(sorting.sort)}]
+        return self._store.reckoned_page(resource_type, self._filter(conditions), stages, limit, index)
+
+    def up_to(self, resource_type: str, conditions: Sequence[Condition], limit: int, index: str) -> bool:
+        """Whether no more than so many match."""
+        return self._store.count(resource_type, self._filter(conditions), limit + 1, index) <= limit
 
     def walk(
         self, resource_type: str, conditions: Sequence[Condition], sort: list[tuple[str, int]], index: str

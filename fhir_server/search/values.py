@@ -76,9 +76,15 @@ def date_value(name: str, text: str) -> tuple[str, Span]:
 def number_value(name: str, text: str) -> tuple[str, Decimal]:
     """The prefix and the number of `ge5.40`. Raises BadRequest."""
     prefix, written = prefixed(text)
-    if not _NUMBER.fullmatch(written):
+    number = decimal_value(written)
+    if number is None:
         raise bad_value(name, "a number such as 5, 5.40 or ge1e-2")
-    return prefix, Decimal(written)
+    return prefix, number
+
+
+def decimal_value(text: str) -> Decimal | None:
+    """A number without a prefix; None for anything else."""
+    return Decimal(text) if _NUMBER.fullmatch(text) else None
 
 
 def implied(value: Decimal) -> tuple[Decimal, Decimal]:

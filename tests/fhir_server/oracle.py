@@ -341,8 +341,16 @@ def number(found: Decimal, wanted: str) -> bool:
     }[prefix]
 
 
+GRAMS = {"mg": Decimal("0.001"), "g": Decimal(1)}  # https://ucum.org/ucum
+
+
 def quantity(found: Resource, wanted: str) -> bool:
+    """https://hl7.org/fhir/R4/search.html#quantity: quantities in other units of UCUM are converted."""
     value, *unit = wanted.split("|")
+    if unit and unit[0] == "http://unitsofmeasure.org":
+        if found.get("system") != unit[0]:
+            return False
+        return number(found["value"] * GRAMS[found["code"]] / GRAMS[unit[1]], value)
     if not number(found["value"], value):
         return False
     if not unit:
