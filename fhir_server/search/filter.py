@@ -138,6 +138,9 @@ def _text(asked: Asked, test: Test) -> Condition:
     return Condition({"keys": {"$regex": patterns[test.operator]}}, KEYS)
 
 
+_BARE = re.compile(r"exists\(\)|\.telecom\b")  # what is found without a system though it is no plain code
+
+
 def _unequal(asked: Asked) -> Condition:
     """An item of the set that is another one. Of the keys of a coding, the one with system and code is the item."""
     code = re.escape(asked.parameter.code)
@@ -147,7 +150,7 @@ def _unequal(asked: Asked) -> Condition:
         return Condition({"keys": {"$regex": f"^(?!(?:{same})$){code}="}}, KEYS)
     parts = [re.escape(escaped(part)) for part in unescape_token(asked.name, asked.value)]
     system = r"(?:[^|\\]|\\.)*"
-    if asked.is_plain:
+    if asked.is_plain or _BARE.search(asked.parameter.expression):
         return Condition({"keys": {"$regex": f"^{code}=(?!{parts[-1]}$)"}}, KEYS)
     if len(parts) == 1:
         return Condition({"keys": {"$regex": rf"^{code}={system}\|(?!{parts[0]}$)."}}, KEYS)

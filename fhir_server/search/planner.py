@@ -156,14 +156,21 @@ class Planner:
         code, _, modifier = name.partition(":")
         rule = self.asked(resource_type, code, "", "").rule
         keys: list[str] = []
-        for type in self._types(rule, modifier, knows):
+        types, unknown_to = self._types(rule, modifier, knows), 0
+        for type in types:
             leading = f"{rule.parameter.code}={type}/"
 
             def referred(leading: str = leading) -> Condition:
                 ids = self._sight.tails(resource_type, given, leading, MAX_CHAINED + 1, self.index_of(given))
                 return _one_of(f"_id={id}" for id in _checked(ids))
 
-            met = self._met(type, meet, referred if self._narrows(given) else None)
+            try:
+                met = self._met(type, meet, referred if self._narrows(given) else None)
+            except UnknownParameter:
+                unknown_to += 1
+                if unknown_to == len(types):
+                    raise
+                continue  # a link that the rest cannot follow
             keys += [leading + id for id in _checked(self._sight.ids(type, met, MAX_CHAINED + 1, self.index_of(met)))]
         return _one_of(keys)
 

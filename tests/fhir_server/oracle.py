@@ -4,10 +4,13 @@ It looks at each resource as it is, with a hand-written extractor for each param
 Slow and small on purpose: it is what the real one is compared with.
 """
 
+import json
+import re
 import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from math import acos, cos, radians, sin
 from typing import Any
 
 Resource = dict[str, Any]
@@ -47,6 +50,12 @@ def names(resource: Resource) -> list[str]:
         found += [name[part] for part in ("text", "family") if part in name]
         found += [text for part in ("given", "prefix", "suffix") for text in name.get(part, [])]
     return found
+
+
+def coded_quantities(resource: Resource) -> list[Any]:
+    """(code, quantity) of a composite whose two elements are there."""
+    code, value = resource["code"], resource.get("valueQuantity")
+    return [(code, value)] if value and codings(code) else []
 
 
 # type -> code -> (parameter type, what it looks at)
@@ -110,10 +119,12 @@ PARAMETERS: dict[str, dict[str, tuple[str, Extract]]] = {
         "code": ("token", at("code")),
         "value-quantity": ("quantity", at("valueQuantity")),
         "value-concept": ("token", at("valueCodeableConcept")),
+        "code-value-quantity": ("composite", coded_quantities),
         "value-string": ("string", any_of(at("valueString"), at("valueCodeableConcept", "text"))),
         "date": ("date", any_of(at("effectiveDateTime"), at("effectivePeriod"))),
         "patient": ("reference", to("Patient", "subject")),
     },
+    "Location": {"name": ("string", at("name")), "near": ("near", at("position"))},
     "RiskAssessment": {"probability": ("number", at("prediction", "probabilityDecimal"))},
 }
 for _parameters in PARAMETERS.values():
@@ -121,6 +132,16 @@ for _parameters in PARAMETERS.values():
     _parameters["_tag"] = ("token", at("meta", "tag"))
     _parameters["_profile"] = ("uri", at("meta", "profile"))
     _parameters["_lastUpdated"] = ("date", at("meta", "lastUpdated"))
+
+# What is known of codes: the members of a value set, and of each code the ones above it.
+VALUE_SETS = {
+    "http://acme.example/some": {
+        ("http://acme.example/ids", "CT"),
+        ("http://acme.example/ids", "a|b"),
+        ("urn:mrn", "MR"),
+    }
+}
+ABOVE = {"http://acme.example/ids": {"CT": (), "MR": ("CT",), "US": ("CT", "MR"), "a|b": ("CT",), "x y": ()}}
 
 # https://hl7.org/fhir/R4/search.html#chaining: where a chain can lead to without a type
 TARGETS = {
@@ -140,9 +161,11 @@ TARGETS = {
 class Oracle:
     """Searches a list of resources; `base` is the server's own address."""
 
-    def __init__(self, resources: list[Resource], base: str) -> None:
+    def __init__(self, resources: list[Resource], base: str, lists: dict[str, list[str]] | None = None) -> None:
+        """lists: id of a List -> references of its entries."""
         self.resources = resources
         self.base = base
+        self.lists = lists or {}
 
     def matches(self, resource_type: str, criteria: list[tuple[str, str]]) -> list[Resource]:
         return [
@@ -159,6 +182,18 @@ class Oracle:
                 one for one in self.resources if one["resourceType"] == source and self.meets(one, rest, value)
             ]
             return any(self.leads_to(one, code, resource) for one in referrers)
+        if name == "_filter":
+            return self.filtered(resource, value)
+        if name == "_list":
+            return any(reference(resource) in self.lists.get(id, []) for id in value.split(","))
+        if name in ("_text", "_content"):
+            text = (
+                resource.get("text", {}).get("div", "")
+                if name == "_text"
+                else json.dumps(resource, default=str, ensure_ascii=False)
+            )
+            there = set(re.findall(r"\w+", plain(re.sub(r"<[^>]*>", " ", text))))
+            return any(set(plain(one).split()) <= there for one in value.split(","))
         head, dot, rest = name.partition(".")
         code, _, modifier = head.partition(":")
         if dot:
@@ -172,15 +207,100 @@ class Oracle:
         values = extract(resource)
         if modifier == "missing":
             return (not values) == (value == "true")
-        alternatives = value.split(",")
+        alternatives = parted(value, ",")
         if modifier == "not":
             return not any(token(found, one) for found in values for one in alternatives)
+        if modifier == "not-in":
+            return not any(by_meaning(found, "in", one) for found in values for one in alternatives)
+        return any(self.compare(type, found, modifier, one) for found in values for one in alternatives)
+
+    def compare(self, type: str, found: Any, modifier: str, wanted: str) -> bool:
+        """Whether one value of a resource is what is wanted."""
+        if modifier in ("in", "below", "above") and type == "token":
+            return by_meaning(found, modifier, wanted)
+        if modifier == "text" and type in ("token", "reference"):
+            return any(plain(text).startswith(plain(wanted)) for text in called(found))
+        if modifier == "of-type":
+            return of_type(found, wanted)
         if type == "reference":
-            return any(self.reference(found, modifier, one) for found in values for one in alternatives)
+            return self.reference(found, modifier, wanted)
         if type == "string":
-            return any(string(found, modifier, one) for found in values for one in alternatives)
-        compare = {"token": token, "date": date, "quantity": quantity, "number": number, "uri": uri}[type]
-        return any(compare(found, one) for found in values for one in alternatives)
+            return string(found, modifier, unescaped(wanted))
+        if type == "uri":
+            return uri(found, modifier, wanted)
+        if type == "composite":
+            code, value = parted(wanted, "$")
+            return token(found[0], code) and quantity(found[1], value)
+        return {"token": token, "date": date, "quantity": quantity, "number": number, "near": near}[type](
+            found, wanted
+        )
+
+    def filtered(self, resource: Resource, text: str) -> bool:
+        """https://hl7.org/fhir/R4/search_filter.html, read from left to right."""
+        tokens = re.findall(r'"(?:[^"\\]|\\.)*"|[()]|[^\s()]+', text)
+
+        def expression() -> bool:
+            met = term()
+            while tokens and tokens[0] in ("and", "or"):
+                word, following = tokens.pop(0), term()
+                met = (met and following) if word == "and" else (met or following)
+            return met
+
+        def term() -> bool:
+            first = tokens.pop(0)
+            if first == "not":
+                return not term()
+            if first == "(":
+                met = expression()
+                assert tokens.pop(0) == ")"
+                return met
+            operator, value = tokens.pop(0), tokens.pop(0)
+            return self.tested(resource, first, operator, json.loads(value) if value.startswith('"') else value)
+
+        return expression()
+
+    def tested(self, resource: Resource, path: str, operator: str, value: str) -> bool:
+        if path.startswith("_has:"):
+            _, source, code, rest = path.split(":", 3)
+            referrers = [one for one in self.resources if one["resourceType"] == source]
+            return any(
+                self.leads_to(one, code, resource) and self.tested(one, rest, operator, value) for one in referrers
+            )
+        head, dot, rest = path.partition(".")
+        code, _, target = head.partition(":")
+        if dot:
+            types = (target,) if target else TARGETS[resource["resourceType"], code]
+            leads = [one for one in self.resources if one["resourceType"] in types and knows(one, rest)]
+            return any(
+                self.leads_to(resource, code, one) and self.tested(one, rest, operator, value) for one in leads
+            )
+        type, extract = PARAMETERS[resource["resourceType"]][code]
+        found = extract(resource)
+        if operator == "pr":
+            return bool(found) == (value == "true")
+        return any(self.item(type, one, operator, value) for one in items(type, found))
+
+    def item(self, type: str, found: Any, operator: str, value: str) -> bool:
+        """Whether one item of a set passes a test."""
+        if type == "string":
+            have, wanted = plain(found), plain(value)
+            return {
+                "eq": have == wanted,
+                "ne": have != wanted,
+                "co": wanted in have,
+                "sw": have.startswith(wanted),
+                "ew": have.endswith(wanted),
+            }[operator]
+        if operator == "po":
+            (low, high), (start, end) = span(found), period(value)
+            return low < end and high > start
+        if operator in ("in", "ss", "sb"):
+            return by_meaning(found, {"in": "in", "ss": "below", "sb": "above"}[operator], value)
+        if operator == "ne" and type in ("token", "reference"):
+            if type == "reference" and "reference" not in found:
+                return False  # a logical one is neither equal nor unequal to an address
+            return not self.compare(type, found, "", value)
+        return self.compare(type, found, "", value if type in ("token", "reference", "uri") else f"{operator}{value}")
 
     def included(self, matches: list[Resource], includes: list[tuple[str, str]]) -> list[str]:
         """References of what is included, in order of their text."""
@@ -228,7 +348,8 @@ def reference(resource: Resource) -> str:
 
 def knows(resource: Resource, name: str) -> bool:
     return (
-        name.startswith("_has:") or name.partition(".")[0].partition(":")[0] in PARAMETERS[resource["resourceType"]]
+        name.startswith(("_has:", "_filter", "_list", "_text", "_content"))
+        or name.partition(".")[0].partition(":")[0] in PARAMETERS[resource["resourceType"]]
     )
 
 
@@ -247,14 +368,79 @@ def codings(found: Any) -> list[tuple[str | None, str | None]]:
     return [(found.get("system"), found.get("code", found.get("value")))]
 
 
+def items(type: str, values: list[Any]) -> list[Any]:
+    """What a set consists of: of tokens, each coding."""
+    if type != "token":
+        return values
+    each_one = []
+    for found in values:
+        is_concept = isinstance(found, dict) and "coding" in found
+        each_one += found["coding"] if is_concept else [found] if codings(found) else []
+    return each_one
+
+
+def parted(text: str, sign: str) -> list[str]:
+    """https://hl7.org/fhir/R4/search.html#escaping: a sign behind a backslash separates nothing."""
+    return re.split(rf"(?<!\\){re.escape(sign)}", text)
+
+
+def unescaped(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
+
+
 def token(found: Any, wanted: str) -> bool:
-    system, bar, code = wanted.rpartition("|")
+    *systems, code = map(unescaped, parted(wanted, "|"))
     for have_system, have_code in codings(found):
-        if not bar and have_code == code:
+        if not systems and have_code == code:
             return True
-        if bar and (have_system or "") == system and (not code or have_code == code) and (system or code):
+        if systems and (have_system or "") == systems[0] and (not code or have_code == code):
             return True
     return False
+
+
+def by_meaning(found: Any, modifier: str, wanted: str) -> bool:
+    """In a value set, or below or above a code."""
+    if modifier == "in":
+        return any(coding in VALUE_SETS[wanted] for coding in codings(found))
+    system, code = map(unescaped, parted(wanted, "|"))
+    for have_system, have in codings(found):
+        below, above = (code, have) if modifier == "below" else (have, code)
+        if have_system == system and (have == code or below in ABOVE[system].get(above or "", ())):
+            return True
+    return False
+
+
+def called(found: Any) -> list[str]:
+    """The text of a code, of a kind of identifier, or of a reference."""
+    texts = [
+        each(found, "display"),
+        each(found, "text"),
+        each(found, "coding", "display"),
+        each(found, "type", "text"),
+    ]
+    return [text for some in texts for text in some]
+
+
+def of_type(found: Resource, wanted: str) -> bool:
+    system, code, value = map(unescaped, parted(wanted, "|"))
+    kinds = each(found, "type", "coding")
+    return found.get("value") == value and any(
+        (one.get("system"), one.get("code")) == (system, code) for one in kinds
+    )
+
+
+def near(found: Resource, wanted: str) -> bool:
+    """By the angle between two directions from the centre of the earth."""
+    latitude, longitude, distance = (float(part) for part in wanted.split("|")[:3])
+    meters = distance * {"km": 1000, "mi": 1609.344}[wanted.split("|")[3]]
+
+    def direction(lat: float, lon: float) -> tuple[float, float, float]:
+        lat, lon = radians(lat), radians(lon)
+        return cos(lat) * cos(lon), cos(lat) * sin(lon), sin(lat)
+
+    here, there = direction(latitude, longitude), direction(float(found["latitude"]), float(found["longitude"]))
+    product = sum(one * other for one, other in zip(here, there, strict=True))
+    return acos(max(-1.0, min(1.0, product))) * 6_371_008.8 <= meters
 
 
 def plain(text: str) -> str:
@@ -267,10 +453,18 @@ def string(found: str, modifier: str, wanted: str) -> bool:
         return found == wanted
     if modifier == "contains":
         return plain(wanted) in plain(found)
+    if modifier == "text":
+        return all(
+            any(word.startswith(one) for word in re.findall(r"\w+", plain(found))) for one in plain(wanted).split()
+        )
     return plain(found).startswith(plain(wanted))
 
 
-def uri(found: str, wanted: str) -> bool:
+def uri(found: str, modifier: str, wanted: str) -> bool:
+    if modifier == "below":
+        return found == wanted or found.startswith(f"{wanted}/")
+    if modifier == "above":
+        return found == wanted or wanted.startswith(f"{found}/")
     return found == wanted or found.partition("|")[0] == wanted
 
 
@@ -303,6 +497,21 @@ def span(found: Any) -> tuple[datetime, datetime]:
     low = period(found["start"])[0] if "start" in found else datetime(1, 1, 1, tzinfo=UTC)
     high = period(found["end"])[1] if "end" in found else datetime(9999, 12, 31, tzinfo=UTC)
     return low, high
+
+
+def sort_value(resource: Resource, code: str, downwards: bool) -> Any:
+    """https://hl7.org/fhir/R4/search.html#sort: of several values, the one that comes first in the order."""
+    type, extract = PARAMETERS[resource["resourceType"]][code]
+    values = extract(resource)
+    if type == "string":
+        values = [plain(one) for one in values]
+    elif type == "token":
+        values = [have for one in values for _, have in codings(one) if have is not None]
+    elif type == "date":
+        values = [span(one)[0] for one in values]
+    elif type == "quantity":
+        values = [one["value"] * (GRAMS[one["code"]] if "code" in one else 1) for one in values]
+    return (max if downwards else min)(values, default=None)
 
 
 def date(found: Any, wanted: str) -> bool:

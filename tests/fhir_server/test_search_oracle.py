@@ -1,7 +1,9 @@
 """Generated searches, compared with a naive one (`oracle`); the seed of a difference is printed."""
 
+import json
 import os
 import random
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -18,11 +20,14 @@ from fhir_server.search import SearchResult, planner
 from fhir_server.search.request import is_chain
 from fhir_server.search.values import TooCostly
 from fhir_server.store import VersionStore
+from fhir_server.terminology.vocabulary import add_vocabulary
 from tests.fhir_server.conftest import ALL, BASE, PRACTICE
-from tests.fhir_server.oracle import PARAMETERS, TARGETS, Oracle, Resource, span
+from tests.fhir_server.oracle import ABOVE, PARAMETERS, TARGETS, VALUE_SETS, Oracle, Resource, span
+from tests.fhir_server.oracle import sort_value as any_sort_value
 
 SEED = int(os.environ.get("RADLOOP_TEST_SEED", "20240517"))
-SEARCHES = 400
+SEARCHES = 500
+MANY = 10_000  # of the long proof
 EACH = 24  # resources of a type
 START = datetime(2024, 2, 28, 22, 0, tzinfo=UTC)
 DATES = (
@@ -57,8 +62,10 @@ NAMES = (
 CITIES = ("Graz", "Graz-Umgebung", "Zürich", "São Paulo")
 SYSTEMS = ("urn:mrn", "http://acme.example/ids", None)
 CODES = ("CT", "MR", "US", "a|b", "x y")
+WORDS = ("fracture", "rib", "Hämatom", "thorax")
 STATUSES = ("active", "completed", "draft")
 NUMBERS = ("5", "5.0", "5.4", "5.40", "5.45", "-1", "0", "100", "99.5", "100.5", "1000")
+CODED = ("code", "business-status", "value-concept")
 UNITS = (("http://unitsofmeasure.org", "mg", "mg"), ("http://unitsofmeasure.org", "g", "gram"), (None, None, "mg"))
 
 
@@ -75,15 +82,18 @@ class Maker:
         return self.random.random() < chance
 
     def identifier(self) -> dict:
-        system, value = self.pick(SYSTEMS), self.pick(("1", "2", "A-7"))
-        return {"value": value} | ({"system": system} if system else {})
+        system, value = self.pick(SYSTEMS), self.pick(("1", "2", "A-7", "a|b", "c,d", "e\\f"))
+        kind = {"coding": [{"system": "urn:v2", "code": self.pick(("MR", "PI"))}], "text": self.pick(NAMES)}
+        return {"value": value} | ({"system": system} if system else {}) | ({"type": kind} if self.maybe(0.3) else {})
 
     def concept(self) -> dict:
         if self.maybe(0.1):
             return {"text": self.pick(NAMES)}
         system = self.pick(SYSTEMS)
         coding = {"code": self.pick(CODES)} | ({"system": system} if system else {})
-        return {"coding": [coding], "text": self.pick(NAMES)}
+        coding |= {"display": self.pick(NAMES)} if self.maybe(0.3) else {}
+        more = [{"code": self.pick(CODES), "system": self.pick(SYSTEMS[:2])}] if self.maybe(0.3) else []
+        return {"coding": [coding, *more], "text": self.pick(NAMES)}
 
     def period(self) -> dict:
         start, end = sorted(self.random.sample([one for one in DATES if len(one) == 10], 2))
@@ -99,11 +109,8 @@ class Maker:
         if self.maybe(0.1):
             return {"identifier": self.identifier(), "type": type}
         id = f"{type.lower()}-{self.random.randrange(EACH)}"
-        return {
-            "reference": self.pick(
-                (f"{type}/{id}", f"{type}/{id}", f"{BASE}/{type}/{id}", f"http://far.example/fhir/{type}/{id}")
-            )
-        }
+        addresses = (f"{type}/{id}", f"{type}/{id}", f"{BASE}/{type}/{id}", f"http://far.example/fhir/{type}/{id}")
+        return {"reference": self.pick(addresses)} | ({"display": self.pick(NAMES)} if self.maybe(0.2) else {})
 
     def some(self, **elements: Any) -> dict:
         """Each of the elements, or not."""
@@ -115,7 +122,18 @@ class Maker:
             tag=lambda: [{"system": "urn:tags", "code": self.pick(CODES)}],
             profile=lambda: [self.pick(("http://acme.example/p", "http://acme.example/p|1.0"))],
         )
+        if self.maybe(0.4):
+            said = " ".join(self.pick(WORDS) for _ in range(2))
+            div = f'<div xmlns="http://www.w3.org/1999/xhtml"><p>{said}</p></div>'
+            made = {"text": {"status": "generated", "div": div}} | made
         return {"resourceType": type, "id": f"{type.lower()}-{number}"} | ({"meta": meta} if meta else {}) | made
+
+    def location(self) -> dict:
+        position = {
+            "latitude": Decimal(self.random.randrange(-90, 91)),
+            "longitude": Decimal(self.random.randrange(-180, 181)),
+        }
+        return self.some(name=lambda: self.pick((*NAMES, *WORDS)), position=lambda: position)
 
     def patient(self) -> dict:
         name = lambda: [{"family": self.pick(NAMES), "given": [self.pick(NAMES)]} for _ in range(self.pick((1, 2)))]  # noqa: E731
@@ -157,7 +175,7 @@ class Maker:
                 identifier=lambda: [self.identifier()],
                 authoredOn=self.instant,
                 requester=lambda: self.reference("Organization"),
-                instantiatesUri=lambda: [self.pick(("http://acme.example/p", "urn:x:1"))],
+                instantiatesUri=lambda: [self.pick(("http://acme.example/p", "http://acme.example/p/q", "urn:x:1"))],
             )
         )
 
@@ -252,6 +270,14 @@ class Maker:
             source, code = self.pick(referrers)
             name, value = self.criterion(source, depth - 1)
             return f"_has:{source}:{code}:{name}", value
+        if self.maybe(0.12):
+            return "_filter", self.filter(type)
+        if self.maybe(0.08):
+            return self.pick(("_text", "_content")), self.pick(
+                (self.pick(WORDS), " ".join(self.random.sample(WORDS, 2)), "rib,thorax")
+            )
+        if self.maybe(0.05):
+            return "_list", self.pick(("list-1", "list-2", "list-1,list-2", "list-9"))
         code = self.pick([code for code in PARAMETERS[type] if code != "_lastUpdated"])
         if self.maybe(0.1) and code != "_id":
             return f"{code}:missing", self.pick(("true", "false"))
@@ -259,6 +285,69 @@ class Maker:
         modifier, make = getattr(self, f"{kind}_value")(type, code)
         values = [make() for _ in range(self.pick((1, 1, 1, 2, 3)))]
         return code + modifier, ",".join(values)
+
+    def filter(self, type: str, depth: int = 2) -> str:
+        """A `_filter`: tests, and, or, not, parentheses, chains."""
+        if depth and self.maybe(0.5):
+            left, right = self.filter(type, depth - 1), self.filter(type, depth - 1)
+            if self.maybe(0.4):
+                left = f"({left})" if self.maybe() else f"not ({left})"
+            if self.maybe(0.3):
+                right = f"({right})"
+            return f"{left} {self.pick(('and', 'or'))} {right}"
+        chains = [code for source, code in TARGETS if source == type]
+        if chains and self.maybe(0.15):
+            code = self.pick(chains)
+            target = self.pick(TARGETS[type, code])
+            explicit = f":{target}" if len(TARGETS[type, code]) > 1 or self.maybe() else ""
+            return f"{code}{explicit}.{self.test(target)}"
+        referrers = [(source, code) for (source, code), targets in TARGETS.items() if type in targets]
+        if referrers and self.maybe(0.1):
+            source, code = self.pick(referrers)
+            return f"_has:{source}:{code}:{self.test(source)}"
+        return f"{'not ' if self.maybe(0.1) else ''}{self.test(type)}"
+
+    def test(self, type: str) -> str:
+        kinds = ("token", "string", "date", "number", "quantity", "reference")
+        code = self.pick([code for code, (kind, _) in PARAMETERS[type].items() if kind in kinds and code[0] != "_"])
+        kind, _ = PARAMETERS[type][code]
+        if self.maybe(0.1):
+            return f"{code} pr {self.pick(('true', 'false'))}"
+        if kind == "string":
+            return f"{code} {self.pick(('eq', 'ne', 'co', 'sw', 'ew'))} {json.dumps(self.pick(NAMES + CITIES))}"
+        if kind == "reference":
+            target = self.pick(TARGETS.get((type, code), ("Organization",)))
+            return f"{code} {self.pick(('eq', 'ne', 're'))} {target}/{target.lower()}-{self.random.randrange(EACH)}"
+        if kind == "token":
+            if code in CODED and self.maybe(0.3):
+                return f"{code} {self.meaning()}"
+            modifier = ":text"
+            while modifier not in ("", ":not"):
+                modifier, make = self.token_value(type, code)
+            value = make()
+            return f"{code} {self.pick(('eq', 'ne'))} {json.dumps(value) if ' ' in value else value}"
+        _, make = getattr(self, f"{kind}_value")(type, code)
+        value = make().lstrip("abcdefghijklmnopqrstuvwxyz")
+        operators = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb") + (("po",) if kind == "date" else ())
+        return f"{code} {self.pick(operators)} {value}"
+
+    def meaning(self) -> str:
+        """An operator by what is known of codes, and its value."""
+        if self.maybe(0.4):
+            return "in http://acme.example/some"
+        return f"{self.pick(('ss', 'sb'))} http://acme.example/ids|{self.pick(('CT', 'MR', 'US'))}"
+
+    def composite_value(self, type: str, code: str) -> tuple[str, Any]:
+        _, token = self.token_value(type, "code")
+        _, quantity = self.quantity_value(type, "value-quantity")
+        return "", lambda: f"{token()}${quantity()}"
+
+    def near_value(self, type: str, code: str) -> tuple[str, Any]:
+        def make() -> str:
+            latitude, longitude = self.random.uniform(-90, 90), self.random.uniform(-180, 180)
+            return f"{latitude:.3f}|{longitude:.3f}|{self.random.randrange(100, 12_000)}|{self.pick(('km', 'mi'))}"
+
+        return "", make
 
     def token_value(self, type: str, code: str) -> tuple[str, Any]:
         plain = {
@@ -276,7 +365,21 @@ class Maker:
             return modifier, lambda: f"{type.lower()}-{self.random.randrange(EACH + 3)}"
         if code in plain:
             return modifier, lambda: self.pick(plain[code])
-        codes = ("1", "2", "A-7") if code == "identifier" else ("CT", "MR", "US", "x y")
+        if code in CODED and self.maybe(0.3):
+            how = self.pick((":in", ":not-in", ":below", ":above"))
+            known = ("CT", "MR", "US", r"a\|b")
+            in_set = "http://acme.example/some"
+            return how, lambda: in_set if "in" in how else f"http://acme.example/ids|{self.pick(known)}"
+        if code in (*CODED, "identifier") and self.maybe(0.15):
+            return ":text", lambda: self.pick(NAMES)[: self.random.randrange(1, 6)].strip()
+        if code == "identifier" and self.maybe(0.1):
+            values = ("1", "A-7", r"a\|b")
+            return ":of-type", lambda: f"urn:v2|{self.pick(('MR', 'PI'))}|{self.pick(values)}"
+        codes = (
+            ("1", "2", "A-7", r"a\|b", r"c\,d", r"e\\f")
+            if code == "identifier"
+            else ("CT", "MR", "US", "x y", r"a\|b")
+        )
         systems = ("urn:mrn", "http://acme.example/ids", "urn:dcm", "urn:tags", "")
 
         def make() -> str:
@@ -287,10 +390,12 @@ class Maker:
         return modifier, make
 
     def string_value(self, type: str, code: str) -> tuple[str, Any]:
-        modifier = self.pick(("", ":exact", ":contains"))
+        modifier = self.pick(("", ":exact", ":contains", ":text"))
 
         def make() -> str:
             text = self.pick(NAMES + CITIES)
+            if modifier == ":text":
+                return re.sub(r"\W+", " ", text)[: self.random.randrange(1, 8)].strip()
             return text if modifier == ":exact" else text[: self.random.randrange(1, 8)].strip()
 
         return modifier, make
@@ -306,10 +411,20 @@ class Maker:
         return "", lambda: self.pick(PREFIXES) + self.pick(NUMBERS) + self.pick(units)
 
     def uri_value(self, type: str, code: str) -> tuple[str, Any]:
+        if code == "instantiates-uri" and self.maybe(0.5):
+            some = (
+                "http://acme.example/p",
+                "http://acme.example/p/q",
+                "http://acme.example",
+                "http://acme.example/p/q/r",
+            )
+            return self.pick((":below", ":above")), lambda: self.pick(some)
         return "", lambda: self.pick(("http://acme.example/p", "http://acme.example/p|1.0", "urn:x:1", "urn:x"))
 
     def reference_value(self, type: str, code: str) -> tuple[str, Any]:
         targets = TARGETS.get((type, code), ("Patient", "Location" if code == "actor" else "Organization"))
+        if self.maybe(0.1):
+            return ":text", lambda: self.pick(NAMES)[: self.random.randrange(1, 6)].strip()
         if self.maybe(0.15):
             return ":identifier", lambda: f"{self.pick(('urn:mrn', ''))}|{self.pick(('1', '2'))}"
         if self.maybe(0.2) and (type, code) in TARGETS:
@@ -338,7 +453,42 @@ def filled(database: Database) -> Repository:
     repository.write(PRACTICE, [Draft("update", maker.resource(*key)) for key in wanted])
     for type, number in wanted[::20]:
         repository.delete(PRACTICE, type, f"{type.lower()}-{number}")
+    for resource in known():
+        repository.update(PRACTICE, resource)
+    add_vocabulary(repository)
     return repository
+
+
+LISTS = {
+    f"list-{number}": [f"{type}/{type.lower()}-{at}" for type in PARAMETERS for at in range(number, EACH, number + 2)]
+    for number in (1, 2)
+}
+
+
+def known() -> Iterator[Resource]:
+    """The lists, the value set and the code system that searches ask for."""
+    for id, references in LISTS.items():
+        entry = [{"item": {"reference": reference}} for reference in references]
+        yield {"resourceType": "List", "id": id, "status": "current", "mode": "working", "entry": entry}
+    for url, members in VALUE_SETS.items():
+        include = [
+            {"system": system, "concept": [{"code": code} for of, code in sorted(members) if of == system]}
+            for system in sorted({system for system, _ in members})
+        ]
+        yield {"resourceType": "ValueSet", "id": "v", "url": url, "status": "active", "compose": {"include": include}}
+    for url, codes in ABOVE.items():
+        concept = [
+            {"code": code} | ({"property": [{"code": "parent", "valueCode": one} for one in above]} if above else {})
+            for code, above in codes.items()
+        ]
+        system = {
+            "url": url,
+            "status": "active",
+            "content": "complete",
+            "hierarchyMeaning": "is-a",
+            "concept": concept,
+        }
+        yield {"resourceType": "CodeSystem", "id": "c", **system}
 
 
 def stored(repository: Repository) -> list[Resource]:
@@ -376,17 +526,18 @@ def ids(resources: list[Resource]) -> list[str]:
     return [resource["id"] for resource in resources]
 
 
-def test_searches_find_what_the_specification_says_newest_first(filled: Repository) -> None:
-    oracle = Oracle(stored(filled), BASE)
+@pytest.mark.parametrize("searches", [SEARCHES, pytest.param(MANY, marks=pytest.mark.slow)])
+def test_searches_find_what_the_specification_says_newest_first(filled: Repository, searches: int) -> None:
+    oracle = Oracle(stored(filled), BASE, LISTS)
     some = 0
-    for what, maker, type, criteria in generated(0, SEARCHES):
+    for what, maker, type, criteria in generated(0, searches):
         expected = ids(oracle.matches(type, criteria))
         page = [("_count", str(maker.pick((1, 3, 7, 50))))] if maker.maybe(0.5) else []
         assert ids(all_pages(filled, PRACTICE, type, criteria + page)) == expected, what
         total = filled.search(PRACTICE, type, [*criteria, ("_summary", "count")], strict=True).total
         assert total == len(expected), what
         some += 0 < len(expected) < EACH - 5
-    assert some > SEARCHES / 4, "the generated searches hardly select anything"
+    assert some > searches / 4, "the generated searches hardly select anything"
 
 
 SORTS = {
@@ -414,7 +565,7 @@ def test_sorts_by_id_time_and_dates_with_those_without_one_last(
     """By either way: put in order in memory, or read in order."""
     monkeypatch.setattr(planner, "FEW", few)
     resources = stored(filled)
-    oracle = Oracle(resources, BASE)
+    oracle = Oracle(resources, BASE, LISTS)
     created = {(one["resourceType"], one["id"]): -place for place, one in enumerate(resources)}
     for what, maker, _, _ in generated(1_000_000, SEARCHES // 4):
         type = maker.pick(list(SORTS))
@@ -434,11 +585,50 @@ def test_sorts_by_id_time_and_dates_with_those_without_one_last(
         assert found == ids(valued + valueless), f"{what} -> {type}?{urlencode(query)}"
 
 
+@pytest.mark.parametrize("searches", [SEARCHES, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("many", [100_000, 1])
+def test_sorts_by_several_parameters_of_any_kind(
+    filled: Repository, monkeypatch: pytest.MonkeyPatch, many: int, searches: int
+) -> None:
+    """Of all matches, and where they are too many, of those up to where the first parameter's index says."""
+    monkeypatch.setattr(planner, "MAX_SORTED", many)
+    resources = stored(filled)
+    oracle = Oracle(resources, BASE, LISTS)
+    created = {(one["resourceType"], one["id"]): -place for place, one in enumerate(resources)}
+    answered = 0
+    for what, maker, type, criteria in generated(5_000_000, searches // 4):
+        codes = sort_codes(type)
+        rules = [(maker.pick(codes), maker.maybe(0.5)) for _ in range(maker.pick((1, 2, 2, 3)))]
+        expected = oracle.matches(type, criteria[:1])
+        expected.sort(key=lambda one: created[one["resourceType"], one["id"]], reverse=rules[-1][1])
+        for code, downwards in reversed(rules):
+            values = {one["id"]: any_sort_value(one, code, downwards) for one in expected}
+            valued = [one for one in expected if values[one["id"]] is not None]
+            valued.sort(key=lambda one: values[one["id"]], reverse=downwards)
+            expected = valued + [one for one in expected if values[one["id"]] is None]
+        sort = ",".join(("-" if downwards else "") + code for code, downwards in rules)
+        query = [*criteria[:1], ("_sort", sort), ("_count", str(maker.pick((1, 2, 7, 50))))]
+        try:
+            found = ids(all_pages(filled, PRACTICE, type, query))
+        except TooCostly:
+            assert many == 1
+            continue
+        assert found == ids(expected), f"{what} -> {type}?{urlencode(query)}"
+        answered += 1
+    assert answered > searches / 40
+
+
+def sort_codes(type: str) -> list[str]:
+    """The parameters that matches can be put in order by."""
+    kinds = ("string", "token", "date", "number", "quantity")
+    return [code for code, (kind, _) in PARAMETERS[type].items() if kind in kinds]
+
+
 def test_chains_through_many_are_followed_from_the_near_end_or_refused(
     filled: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planner, "MAX_CHAINED", 5)
-    oracle = Oracle(stored(filled), BASE)
+    oracle = Oracle(stored(filled), BASE, LISTS)
     answered = refused = 0
     for what, _, type, criteria in generated(2_000_000, SEARCHES * 2):
         if not any(is_chain(name) for name, _ in criteria):
@@ -460,14 +650,16 @@ def test_a_restricted_caller_finds_what_would_be_found_if_there_were_nothing_els
     office = Access("client:x", ALL, frozenset({"@Organization/x", "@any"}), organization="Organization/x")
     resources = stored(filled)
     maker = Maker(SEED)
-    # The directory of organizations is seen by everybody already.
-    visible = [one for one in resources if one["resourceType"] == "Organization" or maker.maybe(0.6)]
+    # The directory of organizations and places is seen by everybody already.
+    directory = ("Organization", "Location")
+    visible = [one for one in resources if one["resourceType"] in directory or maker.maybe(0.6)]
     for one in visible:
         key = maker.pick(("@Organization/x", "@any"))
         database[f"versions_{one['resourceType']}"].update_one(
             {"id": one["id"], "keys": "*"}, {"$addToSet": {"keys": key, "scope": key}}
         )
-    alone = Oracle(visible, BASE)
+    database["versions_List"].update_many({"keys": "*"}, {"$addToSet": {"keys": "@any", "scope": "@any"}})
+    alone = Oracle(visible, BASE, LISTS)
     for what, maker, type, criteria in generated(3_000_000, SEARCHES):
         expected = alone.matches(type, criteria)
         assert ids(all_pages(filled, office, type, [*criteria, ("_count", "7")])) == ids(expected), what
@@ -479,7 +671,7 @@ def test_a_restricted_caller_finds_what_would_be_found_if_there_were_nothing_els
 
 
 def test_includes_bring_what_the_matches_refer_to_and_what_refers_to_them(filled: Repository) -> None:
-    oracle = Oracle(stored(filled), BASE)
+    oracle = Oracle(stored(filled), BASE, LISTS)
     some = 0
     for what, maker, type, criteria in generated(4_000_000, SEARCHES // 2):
         includes = maker.includes(type)
