@@ -126,7 +126,12 @@ def _schemas(resources: Iterable[str]) -> dict:
 
 
 def _variables() -> dict:
-    schemas = {"type": ref("schemas", "type"), "id": ref("schemas", "id"), "version": _COUNT | {"minimum": 1}}
+    schemas = {
+        "type": ref("schemas", "type"),
+        "id": ref("schemas", "id"),
+        "version": _COUNT | {"minimum": 1},
+        "member": ref("schemas", "type"),
+    }
     return {
         name: {"name": name, "in": "path", "required": True, "schema": schema} for name, schema in schemas.items()
     }

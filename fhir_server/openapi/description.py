@@ -32,12 +32,16 @@ def describe(statement: dict, operations: Iterable[Operation], more: Iterable[Ma
     operations = list(operations)
     paths: dict[str, dict] = {
         "/metadata": {"get": action("metadata", "What this server does", "CapabilityStatement", public=True)},
-        "/": {"post": action("bundle", "Batch or transaction", "Bundle", headers=("Prefer",)) | body("Bundle")},
+        "/": {
+            "get": action("search-system", "Search of several types", "Bundle", query=_SHAPES, headers=("Handling",)),
+            "post": action("bundle", "Batch or transaction", "Bundle", headers=("Prefer",)) | body("Bundle"),
+        },
+        "/_search": {"post": action("search-system-by-post", "Search of several types", "Bundle") | body("Search")},
         "/_history": {"get": action("history-system", "All versions", "Bundle", query=_HISTORY)},
     }
     paths |= {f"/{type}": _of_type(type, resource) for type, resource in resources.items()}
     paths |= {f"/{type}/_search": _search_by_post(type) for type in resources}
-    paths |= _of_all_types()
+    paths |= _of_all_types() | _of_compartments()
     for operation in operations:
         paths |= _operation(operation)
     for items in more:
@@ -94,6 +98,20 @@ def _of_type(type: str, resource: dict) -> dict:
 
 def _search_by_post(type: str) -> dict:
     return {"post": {"tags": [type]} | action(f"searchByPost{type}", "Search", "Bundle") | body("Search")}
+
+
+def _of_compartments() -> dict[str, dict]:
+    """Searches of what is in the compartment of a resource."""
+    tag = {"tags": ["any type"]}
+    found: dict[str, dict] = {}
+    for address, what, ending in (("*", (), "all"), ("{member}", ("member",), "type")):
+        name = f"search-compartment-{ending}"
+        search = action(name, "Search of a compartment", "Bundle", query=_SHAPES, headers=("Handling",))
+        found[f"/{{type}}/{{id}}/{address}"] = {"parameters": parameters("type", "id", *what), "get": tag | search}
+        posted = "/{type}/{id}/_search" if ending == "all" else "/{type}/{id}/{member}/_search"
+        by_post = action(f"{name}-by-post", "Search of a compartment", "Bundle") | body("Search")
+        found[posted] = {"parameters": parameters("type", "id", *what), "post": tag | by_post}
+    return found
 
 
 def _of_all_types() -> dict[str, dict]:

@@ -13,7 +13,7 @@ def test_each_clause_stands_once() -> None:
 
 @pytest.mark.parametrize("row", requirements(), ids=lambda row: row.id)
 def test_a_row_is_a_clause_of_the_specification_and_its_test_is_there(row: Requirement) -> None:
-    assert row.id.partition("-")[0] in ("http", "bundle", "operations", "async", "bulk", "smart")
+    assert row.id.partition("-")[0] in ("http", "search", "bundle", "operations", "async", "bulk", "smart")
     assert row.link.startswith("https://hl7.org/fhir/")
     assert row.level in ("SHALL", "SHALL NOT", "SHOULD", "rule")
     assert row.test == "" or exists(row.test), row.test
