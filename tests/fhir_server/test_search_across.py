@@ -146,7 +146,7 @@ class TestCompartments:
         assert client.get(f"/fhir/{address}").status_code == 404
         assert client.get("/fhir/Organization/o/*").status_code == 404
         assert client.get("/fhir/Patient/p1/*?_type=Organization").status_code == 404
-        assert client.get("/fhir/Patient/p1/Nothing").status_code == 400
+        assert client.get("/fhir/Patient/p1/Nothing").status_code == 404
 
 
 class TestAccess:
