@@ -385,10 +385,17 @@ class DicomStore:
         for d in self._instances.find({}, names, batch_size=2000):
             yield IndexedFile(d["study"], d["series"], d["_id"], d["blob"], d["size"], tuple(d.get("mended", ())))
 
-    def study_uids(self) -> Iterator[tuple[str, bool]]:
-        """Every study, and whether its projection is behind."""
-        for d in self._studies.find({}, {"due": 1}, batch_size=2000):
+    def study_uids(self, study: str | None = None) -> Iterator[tuple[str, bool]]:
+        """Every study, or that one, and whether its projection is behind."""
+        for d in self._studies.find({} if study is None else {"_id": study}, {"due": 1}, batch_size=2000):
             yield d["_id"], "due" in d
+
+    def instances_of(self, study: str) -> dict[str, set[str]]:
+        """SOP Instance UIDs by Series Instance UID."""
+        found: dict[str, set[str]] = {}
+        for d in self._instances.find({"study": study}, {"series": 1}):
+            found.setdefault(d["series"], set()).add(d["_id"])
+        return found
 
     # Projection
 

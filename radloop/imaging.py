@@ -7,7 +7,7 @@ from threading import Event
 from flask import Blueprint
 from pymongo.database import Database
 
-from dicomweb import projection, routes
+from dicomweb import projection, routes, wado_uri
 from dicomweb.blobs import BlobStore
 from dicomweb.pool import PixelPool
 from dicomweb.projection import Projector
@@ -19,7 +19,7 @@ from radloop.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Imaging:
-    """web uses `blueprint`, worker `jobs`."""
+    """web uses `blueprints`, worker `jobs`."""
 
     settings: Settings
     database: Database
@@ -28,10 +28,12 @@ class Imaging:
     pool: PixelPool
     projector: Projector
 
-    def blueprint(self) -> Blueprint:
-        """The DICOMweb service. Its pixel processes start when they are first needed."""
-        return routes.create_blueprint(
-            self.store, self.blobs, self.pool, self.settings.dicomweb_base, self.settings.max_body_mb
+    def blueprints(self) -> tuple[Blueprint, ...]:
+        """The DICOMweb service and WADO-URI. Their pixel processes start when they are first needed."""
+        parts, base = (self.store, self.blobs, self.pool), self.settings.dicomweb_base
+        return (
+            routes.create_blueprint(*parts, base, self.settings.max_body_mb),
+            wado_uri.create_blueprint(*parts, base),
         )
 
     def jobs(self) -> dict[str, Callable[[Event], None]]:

@@ -53,7 +53,8 @@ def create_app(parts: Parts) -> Flask:
     description = fhir_server.openapi.describe(statement, operations, [parts.bulk.paths])
     app.register_blueprint(fhir_server.openapi.create_blueprint(description), url_prefix="/fhir")
     app.register_blueprint(smart_auth.routes.create_blueprint(auth, parts.repository, settings.practice_organization))
-    app.register_blueprint(parts.imaging.blueprint())
+    for blueprint in parts.imaging.blueprints():
+        app.register_blueprint(blueprint)
     app.register_blueprint(
         portal.routes.create_blueprint(
             parts.practice,

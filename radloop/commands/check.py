@@ -1,10 +1,14 @@
 """`radloop check`: proofs over the whole store."""
 
 import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 import click
 
 import conformance
+from dicomweb.blobs import ABANDONED_S
+from dicomweb.check import check as check_images
 from fhir_server import stream
 from radloop.commands.common import settings
 from radloop.parts import create_parts
@@ -32,6 +36,35 @@ def loop(wait_s: float) -> None:
         sys.exit(1)
 
 
+@check.command()
+@click.option("--checksums/--no-checksums", default=True, show_default=True, help="Read every object.")
+@click.option("--remove-orphans", is_flag=True, help="Delete objects that no instance in the index has.")
+@click.option(
+    "--older", "older_s", default=ABANDONED_S, show_default=True, help="Seconds until an object is an orphan."
+)
+def dicom(checksums: bool, remove_orphans: bool, older_s: float) -> None:
+    """Every instance has its object, unchanged, and every ImagingStudy tells of the images that are stored.
+
+    Objects that no instance has are left by a server that was killed while it stored. Exit status 1 when there is a
+    fault.
+    """
+    parts = create_parts(settings())
+    imaging = parts.imaging
+    report = check_images(imaging.store, imaging.blobs, parts.repository, checksums=checksums, older_s=older_s)
+    if remove_orphans:
+        for key in report.orphans:
+            imaging.blobs.delete(key)
+    parts.close()
+    lines = [f"{report.studies} studies, {report.instances} instances, {report.bytes / 2**20:,.0f} MB"]
+    if report.orphans:
+        lines.append(f"{len(report.orphans)} orphans {'removed' if remove_orphans else '(see --remove-orphans)'}")
+    lines += _found((("known, with the reason", report.notes), ("FAULTS", report.faults)))
+    lines.append("all images are in order" if not report.faults else f"{len(report.faults)} faults")
+    click.echo("\n".join(lines))
+    if report.faults:
+        sys.exit(1)
+
+
 def report_on_loop(found: Settings, wait_s: float) -> bool:
     """Print what the whole store shows; whether the promise is kept."""
     parts = create_parts(found)
@@ -51,17 +84,29 @@ def report_on_loop(found: Settings, wait_s: float) -> bool:
     return not report.faults
 
 
+class _Finding(Protocol):
+    @property
+    def subject(self) -> str: ...
+
+    @property
+    def text(self) -> str: ...
+
+
+def _found(kinds: Iterable[tuple[str, Sequence[_Finding]]]) -> Iterator[str]:
+    for title, findings in kinds:
+        if findings:
+            yield f"{title}:"
+            yield from (f"  {finding.subject}: {finding.text}" for finding in findings[:SHOWN])
+            if len(findings) > SHOWN:
+                yield f"  ... and {len(findings) - SHOWN} more"
+
+
 def _lines(report: Report) -> list[str]:
     lines = [f"{report.referrals} referrals, {report.orders} active orders"]
     lines += [f"  {count:>6} {state}" for state, count in sorted(report.states.items())]
     lines.append(
         f"{report.events} events for {report.subscriptions} Subscriptions, {report.delivered} of them delivered"
     )
-    for title, findings in (("known, with the reason", report.notes), ("FAULTS", report.faults)):
-        if findings:
-            lines.append(f"{title}:")
-            lines += [f"  {finding.subject}: {finding.text}" for finding in findings[:SHOWN]]
-            if len(findings) > SHOWN:
-                lines.append(f"  ... and {len(findings) - SHOWN} more")
+    lines += _found((("known, with the reason", report.notes), ("FAULTS", report.faults)))
     lines.append("no referral is silent" if not report.faults else f"{len(report.faults)} faults")
     return lines

@@ -18,7 +18,7 @@ from pymongo.database import Database
 from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
-from dicomweb import routes
+from dicomweb import routes, wado_uri
 from dicomweb.blobs import BlobStore
 from dicomweb.pool import PixelPool
 from dicomweb.projection import Projector, ensure_endpoint
@@ -127,6 +127,7 @@ def an_app(store: DicomStore, blobs: BlobStore, pool: PixelPool) -> Flask:
         g.access = app.config["ACCESS"]
 
     app.register_blueprint(routes.create_blueprint(store, blobs, pool, BASE, max_body_mb=64))
+    app.register_blueprint(wado_uri.create_blueprint(store, blobs, pool, BASE))
     return app
 
 

@@ -38,6 +38,8 @@ def test_the_demo_plays_and_proves_that_no_referral_is_silent(server: Server) ->
         assert line in rest, f"not (or not in order): {line}\n{played.stdout}"
         rest = rest.partition(line)[2]
     assert server.command("check", "loop").returncode == 0
+    checked = server.command("check", "dicom")
+    assert (checked.returncode, "all images are in order" in checked.stdout) == (0, True), checked.stdout
 
 
 def test_it_ends_with_status_1_where_no_server_runs(tmp_path: object, server: Server) -> None:
