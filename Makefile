@@ -43,6 +43,10 @@ system: ## install the system programs that some tests drive (needs root; tests 
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "==> installing chromium"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
 	else echo "==> no chromium: the browser tests will be skipped; apt-get install chromium"; fi
+	@if command -v Orthanc >/dev/null; then echo "==> orthanc is there"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "==> installing orthanc"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq orthanc orthanc-dicomweb >/dev/null; \
+	else echo "==> no orthanc: its test will be skipped; apt-get install orthanc orthanc-dicomweb"; fi
 
 node: ## install the FHIR client of Node that a test drives (a test that lacks it says so)
 	@if command -v npm >/dev/null; then $(MAKE) --silent $(NODE_READY); \

@@ -20,7 +20,7 @@ MAX_LENGTH = 2048  # of a header; real ones have some hundred characters
 
 # Transfer syntax -> media type of a frame as stored. PS3.18 table 8.7.3-5; a syntax without a row has no image type.
 _JPEG, _JLS, _JP2, _JPX, _JPHC = "image/jpeg", "image/jls", "image/jp2", "image/jpx", "image/jphc"
-_FRAME_TYPES = {
+FRAME_TYPES = {
     "1.2.840.10008.1.2.4.50": _JPEG,
     "1.2.840.10008.1.2.4.51": _JPEG,
     "1.2.840.10008.1.2.4.53": _JPEG,
@@ -112,7 +112,7 @@ def choose(accepted: Iterable[Accepted], offers: Iterable[str], what: str) -> st
 
 def frame_type(transfer_syntax: str) -> str:
     """The media type of a frame as stored."""
-    return _FRAME_TYPES.get(transfer_syntax, OCTETS)
+    return FRAME_TYPES.get(transfer_syntax, OCTETS)
 
 
 def content_type(text: str) -> tuple[str, dict[str, str]]:

@@ -10,7 +10,8 @@ from fhir_server.errors import BadRequest
 CHUNK = 64 * 1024
 MAX_HEADER_BYTES = 16 * 1024
 MAX_PREAMBLE_BYTES = 64 * 1024
-BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
+# RFC 2046 allows 70 characters; a widespread sender takes 73.
+BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,127}[0-9A-Za-z'()+_,\-./:=?]")
 
 
 class Readable(Protocol):

@@ -38,6 +38,13 @@ def test_content_that_looks_like_a_boundary_is_content(content: bytes) -> None:
     assert contents(data, step=5 if len(content) < 100 else 4099) == [content]
 
 
+def test_a_boundary_may_be_longer_than_the_standard_says() -> None:
+    """Orthanc's has 73 characters."""
+    boundary = "456332d5-f3bd-4a5f-9f27-c4f893f44ec8-456332d5-f3bd-4a5f-9f27-c4f893f44ec8"
+    body = f"--{boundary}\r\n\r\nab\r\n--{boundary}--".encode()
+    assert [b"".join(part.chunks) for part in parts(BytesIO(body), boundary)] == [b"ab"]
+
+
 def test_a_part_that_is_not_read_is_skipped() -> None:
     seen = [part.headers for part in parts(BytesIO(TWO), "b")]
     assert seen == [{"content-type": "application/dicom"}, {}]
