@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from fhir_server.errors import Forbidden
 
 INTERACTIONS = {"create": "c", "read": "r", "update": "u", "delete": "d", "search": "s"}
+ADMINISTRATORS = frozenset({"admin", "practice", "system"})  # roles
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,11 @@ class Access:
     def is_practice(self) -> bool:
         """True for the practice's staff and systems, which see every referral."""
         return self.audience is None
+
+    @property
+    def is_administrator(self) -> bool:
+        """True for administrators, the practice's own systems and parts of this one."""
+        return not self.roles.isdisjoint(ADMINISTRATORS)
 
     def allows(self, interaction: str, resource_type: str) -> bool:
         letter = INTERACTIONS[interaction]

@@ -20,12 +20,23 @@ class Page:
     entries: list[tuple[dict, bytes | None, dict]] = field(default_factory=list)
 
 
+def search_answer(base_url: str, path: str, result: SearchResult) -> bytes:
+    """What answers a search: a page, or what was done to find it."""
+    if result.explanation is not None:
+        return fhir_json.dumps(result.explanation)
+    return assemble(searchset(base_url, path, result))
+
+
 def searchset(base_url: str, path: str, result: SearchResult) -> Page:
-    """A page of search results with self and next links. path: what was searched, below the base."""
+    """A page of search results with links to itself, the first page, and those beside it. path: what was searched,
+    below the base."""
     address = f"{base_url}/{path}" if path else base_url
-    links = [{"relation": "self", "url": f"{address}?{result.applied}" if result.applied else address}]
-    if result.next:
-        links.append({"relation": "next", "url": f"{address}?{result.next}"})
+    queries = {"self": result.applied, "first": result.first, "previous": result.previous, "next": result.next}
+    links = [
+        {"relation": relation, "url": f"{address}?{query}" if query else address}
+        for relation, query in queries.items()
+        if query is not None
+    ]
     head: dict = {"resourceType": "Bundle", "type": "searchset"}
     if result.total is not None:
         head["total"] = result.total

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 from fhir_server.access import Access
 from fhir_server.errors import BadRequest
 from fhir_server.index.spans import date_span
+from fhir_server.paging import PARAMETER, Mark, Seal
 from fhir_server.store import VersionStore
 from fhir_server.version import Version
 
@@ -28,7 +29,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class HistoryRequest:
     """count: entries of a page. since: from this moment on. at: [begin, end) in which a version was current.
 
-    before: only versions (of one resource), else write numbers, below this one. asked: the parameters understood.
+    before: only versions (of one resource), else write numbers, below this one. asked: the parameters understood, but
+    for that one.
     """
 
     count: int = DEFAULT_COUNT
@@ -46,33 +48,40 @@ class HistoryPage:
     next: int | None = None
 
 
-def read_request(parameters: Sequence[tuple[str, str]]) -> HistoryRequest:
-    """The request of a query; other parameters are passed over.
+def read_request(parameters: Sequence[tuple[str, str]], address: str, seal: Seal) -> HistoryRequest:
+    """The request of a query. address: what it is asked of, such as `Task/1/_history`.
 
-    Raises BadRequest for values that cannot be read, and for a parameter given twice.
+    Raises BadRequest for values that cannot be read and for a parameter given twice, Gone for a link whose day is
+    over; other parameters are passed over.
     """
-    known = [(name, value) for name, value in parameters if name in ("_count", "_since", "_at", "_before")]
+    known = [(name, value) for name, value in parameters if name in ("_count", "_since", "_at", PARAMETER)]
     given = dict(known)
     if len(given) < len(known):
         twice = next(name for name in given if sum(name == other for other, _ in known) > 1)
         raise BadRequest(f"{twice} may be given once")
+    token = given.pop(PARAMETER, None)
     count = min(_whole_number("_count", given.get("_count", str(DEFAULT_COUNT))), MAX_COUNT)
     since = at = None
     if "_since" in given:
         since = _span("_since", given["_since"])[0]
     if "_at" in given:
         at = _span("_at", given["_at"])
-    before = _whole_number("_before", given["_before"]) if "_before" in given else None
+    before = None if token is None else int(seal.open(address, given.items(), token).position)
     return HistoryRequest(count, since, at, before, tuple(given.items()))
 
 
-def links(address: str, request: HistoryRequest, page: HistoryPage) -> list[dict]:
-    """The self link, and the next one where there is more."""
-    asked = dict(request.asked)
-    found = [{"relation": "self", "url": f"{address}?{urlencode(asked)}" if asked else address}]
+def links(base_url: str, address: str, request: HistoryRequest, page: HistoryPage, seal: Seal) -> list[dict]:
+    """The links to the page itself, to the first one, and to the next one where there is more."""
+
+    def url(query: str) -> str:
+        return f"{base_url}/{address}?{query}" if query else f"{base_url}/{address}"
+
+    first = urlencode(request.asked)
+    here = seal.link(address, request.asked, Mark(str(request.before))) if request.before is not None else first
+    found = [{"relation": "self", "url": url(here)}, {"relation": "first", "url": url(first)}]
     if page.next is not None:
-        following = asked | {"_count": str(request.count), "_before": str(page.next)}
-        found.append({"relation": "next", "url": f"{address}?{urlencode(following)}"})
+        following = seal.link(address, request.asked, Mark(str(page.next)))
+        found.append({"relation": "next", "url": url(following)})
     return found
 
 

@@ -105,20 +105,21 @@ class Preparation:
         self._leaving: set[Target] = set()
         self._hidden: set[Target] = set()
 
-    def commit(self, outcomes: Iterable[Outcome]) -> None:
-        """Commit what is to be changed, together.
+    def commit(self, outcomes: Iterable[Outcome]) -> set[str]:
+        """Commit what is to be changed, together; the types of it.
 
         Raises Conflict when something refers to what is deleted; Overtaken when somebody else was quicker.
         """
         every = [one for outcome in outcomes for one in (outcome, *outcome.others)]
         changes = [outcome.change for outcome in every if outcome.change is not None]
         if not changes:
-            return
+            return set()
         # What the commit itself writes cannot be deleted at the same time.
         written = {(change.version.resource_type, change.version.id) for change in changes}
         leaving = frozenset(self._leaving | self._hidden)
         hold = Hold(frozenset(self._referred - written), self._known, leaving, self.check_referrers)
         self._repository.store.commit(changes, self._conditions.guards, self._grants, hold)
+        return {resource_type for resource_type, _ in written}
 
     def place(self, draft: Draft) -> tuple[str, str]:
         """Decide the (type, id) that the draft will have, so that others can refer to it; apply a patch."""
@@ -246,7 +247,8 @@ class Preparation:
             tuple(sorted(scope)),
             ("*", *sorted(scope), *entry.keys),
         )
-        return Change(committed, entry.ranges, entry.sorts, _previous(before), before.scope if before else ())
+        seen_by = before.scope if before else ()
+        return Change(committed, entry.ranges, entry.sorts, _previous(before), seen_by, entry.layout)
 
     def _delete(self, draft: Draft, before: Version | None) -> Outcome:
         if before is None or before.deleted:

@@ -57,16 +57,15 @@ def _content(entry: Entry, version: Version) -> dict:
 def _history(
     repository: "Repository", access: Access, entry: Entry, resource_type: str | None, id: str | None
 ) -> dict:
-    asked = history.read_request(parse_qsl(entry.query, keep_blank_values=True))
+    asked = history.read_request(parse_qsl(entry.query, keep_blank_values=True), entry.address, repository.seal)
     page = repository.history_page(access, resource_type, id, asked)
-    links = history.links(f"{repository.base_url}/{entry.address}", asked, page)
+    links = history.links(repository.base_url, entry.address, asked, page, repository.seal)
     return _shown(entry, fhir_json.loads(bundle.assemble(bundle.history(repository.base_url, page.versions, links))))
 
 
 def _search(repository: "Repository", access: Access, entry: Entry) -> dict:
     result = repository.search(access, entry.address, entry.query)
-    page = bundle.searchset(repository.base_url, entry.address, result)
-    return _shown(entry, fhir_json.loads(bundle.assemble(page)))
+    return _shown(entry, fhir_json.loads(bundle.search_answer(repository.base_url, entry.address, result)))
 
 
 def _shown(entry: Entry, resource: dict, about: dict | None = None) -> dict:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from functools import cache
 
 from fhir_server.holds import Target
-from fhir_server.index import rules
+from fhir_server.index import official_rules
 from fhir_server.store import VersionStore
 from fhir_server.version import Version
 
@@ -39,6 +39,6 @@ def _codes(resource_type: str, target: str) -> tuple[str, ...]:
     """The reference parameters of a type that can lead to the target."""
     return tuple(
         code
-        for code, rule in rules(resource_type).items()
+        for code, rule in official_rules(resource_type).items()
         if rule.parameter.type == "reference" and (not rule.parameter.targets or target in rule.parameter.targets)
     )

@@ -30,10 +30,13 @@ from fhir_server.history import HistoryPage, HistoryRequest
 from fhir_server.holds import Generations, Target
 from fhir_server.index import Indexer
 from fhir_server.operation import Operations
+from fhir_server.paging import Seal
 from fhir_server.prepare import Draft, Patch, Preparation
 from fhir_server.read_ahead import ReadAhead
+from fhir_server.reindex.parameters import Parameters
 from fhir_server.search import SearchResult, Selection
 from fhir_server.search.terms import Vocabulary
+from fhir_server.server_key import server_key
 from fhir_server.store import VersionStore, VersionTaken
 from fhir_server.terminology.source import Terminology
 from fhir_server.validation import INVALID, check_id, check_type, examine
@@ -89,6 +92,8 @@ class Repository:
         self.large = threading.Lock()
         self.indexer = Indexer(base_url)
         self.profiles = Profiles(store, Terminology(self))
+        self.parameters = Parameters(store)
+        self.seal = Seal(lambda: server_key(store.database, "pages"), lambda: self.clock())
         self.vocabulary: Vocabulary | None = None  # what is known of codes; `terminology` adds it
 
     # Reading
@@ -161,17 +166,19 @@ class Repository:
         """
         check_type(resource_type)
         parameters = parse_qsl(query, keep_blank_values=True) if isinstance(query, str) else list(query)
-        result = search.search(
-            self.store,
-            access,
-            resource_type,
-            parameters,
-            base_url=self.base_url,
-            strict=strict,
-            default_count=default_count,
-            vocabulary=self.vocabulary,
-            compartment=compartment,
-        )
+        with self.parameters.current().applied():
+            result = search.search(
+                self.store,
+                access,
+                resource_type,
+                parameters,
+                base_url=self.base_url,
+                strict=strict,
+                default_count=default_count,
+                seal=self.seal,
+                vocabulary=self.vocabulary,
+                compartment=compartment,
+            )
         return self._seen_of(access, result)
 
     def search_across(
@@ -185,16 +192,18 @@ class Repository:
     ) -> SearchResult:
         """As `search`, over all types that the caller may search or those that `_type` names."""
         parameters = parse_qsl(query, keep_blank_values=True) if isinstance(query, str) else list(query)
-        result = search.search_across(
-            self.store,
-            access,
-            parameters,
-            base_url=self.base_url,
-            strict=strict,
-            default_count=default_count,
-            vocabulary=self.vocabulary,
-            compartment=compartment,
-        )
+        with self.parameters.current().applied():
+            result = search.search_across(
+                self.store,
+                access,
+                parameters,
+                base_url=self.base_url,
+                strict=strict,
+                default_count=default_count,
+                seal=self.seal,
+                vocabulary=self.vocabulary,
+                compartment=compartment,
+            )
         return self._seen_of(access, result)
 
     def _seen_of(self, access: Access, result: SearchResult) -> SearchResult:
@@ -204,7 +213,9 @@ class Repository:
 
     def walk(self, access: Access, selection: Selection, after: int = 0) -> Iterator[Version]:
         """All that is selected as it was at its time, in order of creation, behind the number `after`."""
-        for version in search.walk(self.store, access, selection, after, self.base_url, self.vocabulary):
+        with self.parameters.current().applied():
+            found = search.walk(self.store, access, selection, after, self.base_url, self.vocabulary)
+        for version in found:
             yield self.seen(access, version)
 
     def deletions(self, access: Access, selection: Selection, after: int = 0) -> Iterator[Version]:
@@ -310,10 +321,16 @@ class Repository:
         asked = {index: (draft.resource, draft.id) for index, draft in drafts.items()}
         for attempt in range(1, ATTEMPTS + 1):
             preparation = Preparation(self, access)
+            parameters = self.parameters.current()
             try:
-                resolve({index: preparation.place(draft) for index, draft in drafts.items()})
-                outcomes = [preparation.prepare(draft) for draft in drafts.values()]
-                preparation.commit(outcomes)
+                with parameters.applied():
+                    resolve({index: preparation.place(draft) for index, draft in drafts.items()})
+                    outcomes = [preparation.prepare(draft) for draft in drafts.values()]
+                if parameters is not self.parameters.current() and attempt < ATTEMPTS:
+                    _begin_anew(drafts, asked)  # a search parameter came or went meanwhile
+                    continue
+                if "SearchParameter" in preparation.commit(outcomes):
+                    self.parameters.forget()
                 return [
                     Written(
                         self.seen(access, outcome.version),
@@ -329,8 +346,7 @@ class Repository:
                     raise PreconditionFailed("the resource was changed in the meantime") from None
                 if attempt == ATTEMPTS:
                     raise
-                for index, draft in drafts.items():  # start anew from what was asked for
-                    draft.anew(*asked[index])
+                _begin_anew(drafts, asked)
         raise AssertionError("unreachable")
 
     def reading_ahead(self, targets: Iterable[tuple[str, str]]) -> "Repository":
@@ -387,3 +403,9 @@ class Repository:
     def _visible_now(self, access: Access, resource_type: str, id: str) -> bool:
         newest = self.store.newest(resource_type, id)
         return newest is not None and access.sees(newest.scope)
+
+
+def _begin_anew(drafts: Mapping[int, Draft], asked: Mapping[int, tuple[dict, str | None]]) -> None:
+    """Take the drafts back to what was asked for."""
+    for index, draft in drafts.items():
+        draft.anew(*asked[index])

@@ -70,10 +70,10 @@ def create_blueprint(
         return _history(resource_type, id)
 
     def _history(resource_type: str | None, id: str | None) -> Response:
-        asked = history.read_request(query_parameters())
+        address = "/".join(part for part in (resource_type, id, "_history") if part)
+        asked = history.read_request(query_parameters(), address, repository.seal)
         page = repository.history_page(current_access(), resource_type, id, asked)
-        address = "/".join(part for part in (repository.base_url, resource_type, id, "_history") if part)
-        links = history.links(address, asked, page)
+        links = history.links(repository.base_url, address, asked, page, repository.seal)
         return fhir_response(assemble(bundle.history(repository.base_url, page.versions, links)))
 
     search_routes.register(fhir, repository)

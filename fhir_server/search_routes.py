@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 
 from flask import Blueprint, Response, request
 
-from fhir_server.bundle import assemble, searchset
+from fhir_server.bundle import search_answer
 from fhir_server.errors import BadRequest
 from fhir_server.http import choose_format, current_access, fhir_response, query_parameters
 from fhir_server.prefer import preferences
@@ -62,7 +62,7 @@ def register(fhir: Blueprint, repository: Repository) -> None:
             result = repository.search(current_access(), resource_type, wanted, strict=strict, compartment=owner)
         else:
             result = repository.search_across(current_access(), wanted, strict=strict, compartment=owner)
-        return fhir_response(assemble(searchset(repository.base_url, "/".join(path), result)))
+        return fhir_response(search_answer(repository.base_url, "/".join(path), result))
 
 
 def _posted() -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from radloop import __version__
-from radloop.commands import check, clients, demo, keys, load, serve, token, users, worker
+from radloop.commands import check, clients, demo, keys, load, reindex, serve, token, users, worker
 from radloop.connection import NotRunning
 from radloop.demo.stage import StepFailed
 from radloop.settings import BadSettings
@@ -52,4 +52,5 @@ main.add_command(clients.client)
 main.add_command(keys.keys)
 main.add_command(token.token)
 main.add_command(check.check)
+main.add_command(reindex.reindex)
 main.add_command(worker.worker)

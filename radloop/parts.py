@@ -10,6 +10,8 @@ import conformance
 from fhir_server.admission import Admission
 from fhir_server.bulk.service import Bulk, create_bulk
 from fhir_server.questionnaire import fits_its_questionnaire
+from fhir_server.reindex.admission import can_be_searched_by
+from fhir_server.reindex.worker import Reindexer
 from fhir_server.repository import Repository
 from fhir_server.store import VersionStore
 from fhir_server.terminology.vocabulary import add_vocabulary
@@ -57,6 +59,7 @@ class Parts:
     subscriptions: SubscriptionService
     imaging: Imaging
     bulk: Bulk
+    reindexer: Reindexer
 
     def close(self) -> None:
         self.imaging.close()
@@ -73,6 +76,7 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
     admissions["QuestionnaireResponse"] = (*admissions["QuestionnaireResponse"], fits_its_questionnaire)
     for name in ("CodeSystem", "StructureDefinition", "ValueSet"):  # they decide what others may write
         admissions[name] = (by_the_practice,)
+    admissions["SearchParameter"] = (*admissions.get("SearchParameter", ()), can_be_searched_by)
     admissions["Subscription"] = (SubscriptionAdmission(topics, outgoing, clock),)
     repository = Repository(
         VersionStore(database, SORTED),
@@ -110,6 +114,7 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
         ),
         imaging=create_imaging(database, repository, settings),
         bulk=create_bulk(database, repository, settings.data_path / "bulk", settings.max_body_mb * 2**20),
+        reindexer=Reindexer(repository.store, repository.parameters, settings.fhir_base),
     )
 
 

@@ -3,14 +3,20 @@
 from collections.abc import Callable
 
 from dicomweb.projection import ensure_endpoint
+from fhir_server.reindex.state import IndexState
 from radloop import loading
 from radloop.clock import real_clock
 from radloop.parts import Parts
 from radloop.progress import bar
 
 
-def set_up(parts: Parts) -> None:
-    """Our own definitions, in the version of this release."""
+def set_up(parts: Parts, say: Callable[[str], None]) -> None:
+    """Our own definitions, in the version of this release. Raises NewerLayout for a store of a later one."""
+    older = IndexState(parts.database).open(parts.repository.store.types())
+    if older:
+        say(f"the store is indexed as an earlier version did; the worker does it anew: {', '.join(older)}")
+        say("searches of these types wait for it; `radloop reindex` shows how far it is")
+    parts.repository.parameters.forget()
     loading.load_definitions(parts.repository)
     ensure_endpoint(parts.repository, parts.settings.dicomweb_base)
 

@@ -1,5 +1,7 @@
 """The app that answers requests."""
 
+from functools import lru_cache
+
 from flask import Flask
 
 import dicomweb.capability
@@ -10,6 +12,7 @@ import portal.routes
 import smart_auth.routes
 from fhir_server.capability import capability_statement
 from fhir_server.index import searchable
+from fhir_server.index.active import ParameterSet
 from fhir_server.operations import standard
 from radloop import __version__, demo_routes, health, metrics
 from radloop.clock import DemoClock, real_clock
@@ -32,25 +35,34 @@ def create_app(parts: Parts) -> Flask:
         *parts.subscriptions.operations,
         *scheduling.operations(parts.practice),
     ]
-    statement = capability_statement(
-        settings.fhir_base,
-        real_clock(),
-        __version__,
-        operations,
-        oauth_uris(auth),
-        searchable,
-        [
-            parts.subscriptions.capability,
-            dicomweb.capability.capability(settings.dicomweb_base),
-            parts.bulk.capability,
-        ],
-        settings.conditional_delete_limit,
-    )
+    started = real_clock()
+
+    @lru_cache(maxsize=1)
+    def statement(found: ParameterSet) -> dict:
+        with found.applied():
+            return capability_statement(
+                settings.fhir_base,
+                started,
+                __version__,
+                operations,
+                oauth_uris(auth),
+                searchable,
+                [
+                    parts.subscriptions.capability,
+                    dicomweb.capability.capability(settings.dicomweb_base),
+                    parts.bulk.capability,
+                ],
+                settings.conditional_delete_limit,
+            )
+
     app.register_blueprint(
-        fhir_server.routes.create_blueprint(parts.repository, operations, lambda: statement), url_prefix="/fhir"
+        fhir_server.routes.create_blueprint(
+            parts.repository, operations, lambda: statement(parts.repository.parameters.current())
+        ),
+        url_prefix="/fhir",
     )
     app.register_blueprint(parts.bulk.blueprint, url_prefix="/fhir")
-    description = fhir_server.openapi.describe(statement, operations, [parts.bulk.paths])
+    description = fhir_server.openapi.describe(statement(ParameterSet()), operations, [parts.bulk.paths])
     app.register_blueprint(fhir_server.openapi.create_blueprint(description), url_prefix="/fhir")
     app.register_blueprint(smart_auth.routes.create_blueprint(auth, parts.repository, settings.practice_organization))
     for blueprint in parts.imaging.blueprints():

@@ -33,6 +33,7 @@ def jobs(parts: Parts) -> dict[str, Job]:
         "delivery": parts.subscriptions.deliver,
         "referral": lambda stop: stream.follow(database, rules.CONSUMER, rules.handler(practice), stop),
         "bulk": parts.bulk.worker.run,
+        "reindex": parts.reindexer.run,
         "timers": lambda stop: timers.run(practice, database, stop),
         **parts.imaging.jobs(),
     }

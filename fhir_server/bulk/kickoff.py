@@ -62,8 +62,9 @@ def read_kickoff(
         asked.patients = members_of(repository, access, level.partition("/")[2])
     asked.types = _types(repository, access, asked, texts.get("_type"), lenient)
     _read_queries(asked, texts.get("_typeFilter", []), anything="_type" not in texts)
-    for resource_type, queries in asked.queries.items():
-        check_queries(repository.store, access, resource_type, queries, repository.base_url, repository.vocabulary)
+    with repository.parameters.current().applied():
+        for type, queries in asked.queries.items():
+            check_queries(repository.store, access, type, queries, repository.base_url, repository.vocabulary)
     return asked
 
 

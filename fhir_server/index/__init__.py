@@ -5,7 +5,7 @@ Driven by the R4 SearchParameters alone; nothing here knows a resource type.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +14,7 @@ import conformance
 from conformance import SearchParameter
 from fhir_server.errors import TooLarge
 from fhir_server.index import encode
+from fhir_server.index.active import LAYOUT, Added, Offered, added_to
 from fhir_server.index.encode import Keys
 from fhir_server.index.path import Compiled, Unsupported, compile_path
 from fhir_server.index.spans import DAY, WIDE, base_spans, date_spans, near_spans, number_spans, units
@@ -53,11 +54,15 @@ SPANS: Mapping[str, Callable[[Any], Any]] = {"date": date_spans, "number": numbe
 
 @dataclass(slots=True)
 class Entry:
-    """What a version is found by. ranges: {p: parameter, lo, hi, ...}; sorts: date parameter -> lo."""
+    """What a version is found by. ranges: {p: parameter, lo, hi, ...}; sorts: date parameter -> lo.
+
+    layout: names the layout and the parameters that it was made by.
+    """
 
     keys: list[str] = field(default_factory=list)
     ranges: list[dict] = field(default_factory=list)
     sorts: dict[str, Any] = field(default_factory=dict)
+    layout: str = LAYOUT
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,13 +89,14 @@ class Indexer:
 
         Raises TooLarge when there is so much to find it by that it could not be stored.
         """
-        always, by_element = _plan(resource["resourceType"])
+        added = added_to(resource["resourceType"])
+        always, by_element = _plan(resource["resourceType"], added)
         rules = dict.fromkeys(always)
         for element in resource:
             if element in by_element:
                 rules |= dict.fromkeys(by_element[element])
         keys: Keys = {}
-        entry = Entry()
+        entry = Entry(layout=added.layout)
         nodes = [resource]
         for rule in rules:
             values = [value for value in rule.path.walk(nodes, resource) if value is not None]
@@ -183,9 +189,15 @@ def _check_size(entry: Entry) -> None:
         raise TooLarge("there is more to find this resource by than can be stored")
 
 
-@cache
 def rules(resource_type: str) -> Mapping[str, Rule]:
-    """The parameters of a type that are indexed, compiled, by code."""
+    """The parameters that a type can be searched by, compiled, by code."""
+    added = added_to(resource_type)
+    return Offered(official_rules(resource_type), added) if added.rules else official_rules(resource_type)
+
+
+@cache
+def official_rules(resource_type: str) -> Mapping[str, Rule]:
+    """The R4 parameters of a type that are indexed, compiled, by code."""
     found = {}
     for code, parameter in conformance.search_parameters(resource_type).items():
         try:
@@ -204,12 +216,13 @@ def _rule(parameter: SearchParameter, resource_type: str) -> Rule:
     known = (*ENCODERS, *SPANS, "composite")
     if parameter.type not in known and parameter.code != NEAR:
         raise Unsupported(parameter.type)
-    components = [(_component(url), compile_path(expression, None)) for url, expression in parameter.components]
+    components = [(component_of(url), compile_path(expression, None)) for url, expression in parameter.components]
     single = parameter.type == "date" and (resource_type, parameter.code) not in REPEATING
     return Rule(parameter, compile_path(parameter.expression, resource_type), single, tuple(components))
 
 
-def _component(url: str) -> SearchParameter:
+def component_of(url: str) -> SearchParameter:
+    """The R4 parameter that a component of a composite is. Raises Unsupported."""
     parameter = _by_url().get(url)
     if parameter is None or (parameter.type not in ENCODERS and parameter.type not in SPANS):
         raise Unsupported(url)
@@ -225,12 +238,12 @@ def _by_url() -> Mapping[str, SearchParameter]:
     }
 
 
-@cache
-def _plan(resource_type: str) -> tuple[tuple[Rule, ...], Mapping[str, tuple[Rule, ...]]]:
+@lru_cache(maxsize=1024)
+def _plan(resource_type: str, added: Added) -> tuple[tuple[Rule, ...], Mapping[str, tuple[Rule, ...]]]:
     """The rules to try always, and those to try when an element is there."""
     always: list[Rule] = []
     by_element: dict[str, list[Rule]] = {}
-    for rule in rules(resource_type).values():
+    for rule in (*official_rules(resource_type).values(), *added.rules.values()):
         if rule.path.tops is None:
             always.append(rule)
         for element in rule.path.tops or ():

@@ -17,8 +17,8 @@ _TEXT = (
     "Errors are OperationOutcomes; `issue.expression` names the element at fault. `X-Request-Id` is taken from the "
     "request, or given, and stands in each answer. The CapabilityStatement is at `metadata`."
 )
-_SHAPES = ("_count", "_sort", "_total", "_summary", "_elements", "_include", "_revinclude", "_after")
-_HISTORY = ("_since", "_at", "_history_count", "_before")
+_SHAPES = ("_count", "_sort", "_total", "_summary", "_elements", "_include", "_revinclude", "_page")
+_HISTORY = ("_since", "_at", "_history_count", "_page")
 
 
 def describe(statement: dict, operations: Iterable[Operation], more: Iterable[Mapping[str, dict]] = ()) -> dict:

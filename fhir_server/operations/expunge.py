@@ -17,9 +17,6 @@ from fhir_server.repository import Repository
 log = logging.getLogger(__name__)
 
 DEFINITION = f"{conformance.CANONICAL}/OperationDefinition/expunge"
-MAY = frozenset(
-    {"admin", "practice", "system"}
-)  # roles: administrators, the practice's own systems, parts of this one
 OLD, DELETED = "expungePreviousVersions", "expungeDeletedResources"
 _KNOWN = {OLD: ("boolean", 1), DELETED: ("boolean", 1)}
 
@@ -42,7 +39,7 @@ def expunge(repository: Repository, request: OperationRequest) -> dict:
     Whoever may do this needs not see the resource; the answer tells nothing of its content.
     """
     resource_type, id, access = request.resource_type or "", request.id or "", request.access
-    if not access.roles & MAY:
+    if not access.is_administrator:
         raise Forbidden("versions are expunged by administrators and by the practice's own systems")
     access.require("delete", resource_type)
     given = Parameters(request, _KNOWN)

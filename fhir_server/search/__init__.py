@@ -7,8 +7,11 @@ Conditions become one MongoDB filter over the search keys of newest versions; th
 from collections.abc import Sequence
 
 from fhir_server.access import Access
+from fhir_server.paging import Seal
 from fhir_server.search.across import in_compartment, search_across
 from fhir_server.search.condition import merged
+from fhir_server.search.explain import traced_for
+from fhir_server.search.pages import Pages
 from fhir_server.search.planner import Planner
 from fhir_server.search.request import Request, is_chain, read_request
 from fhir_server.search.result import SearchResult, complete, fill
@@ -31,6 +34,7 @@ def search(
     base_url: str,
     strict: bool,
     default_count: int,
+    seal: Seal,
     vocabulary: Vocabulary | None = None,
     compartment: tuple[str, str] | None = None,
 ) -> SearchResult:
@@ -38,20 +42,30 @@ def search(
 
     strict: a parameter that is not known here is refused; otherwise it is left out, and the outcome says so.
     compartment: only what is in that of this (type, id).
-    Raises BadRequest for values that cannot be read, Forbidden, NotFound, TooCostly.
+    Raises BadRequest for values that cannot be read, Gone for a link whose day is over, Forbidden, NotFound,
+    TooCostly.
     """
     sight = Sight(store, access)
     sight.require(resource_type)
     request = read_request(resource_type, parameters, strict, default_count)
+    traced = traced_for(access, store) if request.explain else None
+    if traced is not None:
+        sight = Sight(traced, access)
+    path = "/".join((*compartment, resource_type)) if compartment else resource_type
+    pages = Pages(request, seal, access, path, parameters)
     planner = Planner(sight, base_url, vocabulary)
     given = [in_compartment(*compartment, resource_type)] if compartment else []
     conditions = _conditions(planner, request, given)
     result = SearchResult()
-    if not request.only_total:
-        fill(result, request, _page(request, planner, conditions), sight, base_url)
-    if request.only_total or request.total in ("accurate", "estimate"):
-        result.total = sight.count(resource_type, conditions, planner.index_of(conditions))
-    return complete(result, request)
+
+    def count() -> int:
+        return sight.count(resource_type, conditions, planner.index_of(conditions))
+
+    if request.only_total:
+        result.total = count()
+    else:
+        fill(result, request, pages, _page(request, planner, conditions), sight, base_url, count)
+    return complete(result, request, traced)
 
 
 def _conditions(planner: Planner, request: Request, given: Sequence[Condition]) -> list[Condition]:
@@ -71,12 +85,14 @@ def _conditions(planner: Planner, request: Request, given: Sequence[Condition]) 
 
 
 def _page(request: Request, planner: Planner, conditions: list[Condition]) -> Page:
-    """The matches behind the request's position, one more than fits the page so as to know that there is more."""
+    """The matches behind the request's position, the nearest first, one more than fits the page so as to know that
+    there is more."""
     position, limit = request.position, request.count + 1
     if isinstance(request.order, Sorting):
         return planner.sorted_page(request.resource_type, conditions, request.order, position, limit)
     page = Page()
-    for part in request.order.parts(conditions):
+    parts = request.order.parts(conditions)
+    for part in [one.turned for one in reversed(parts)] if request.backward else parts:
         behind = part.behind(position) if position else []
         if behind is not None:
             met = [*conditions, *part.conditions, *behind]

@@ -10,8 +10,11 @@ from collections.abc import Callable, Sequence
 import conformance
 from fhir_server.access import Access
 from fhir_server.errors import BadRequest, Forbidden, NotFound
+from fhir_server.paging import Seal
 from fhir_server.search.condition import merged
+from fhir_server.search.explain import traced_for
 from fhir_server.search.order import NEWEST_CREATED, Order
+from fhir_server.search.pages import Pages
 from fhir_server.search.planner import Planner
 from fhir_server.search.request import Request, is_chain, read_request
 from fhir_server.search.result import SearchResult, complete, fill
@@ -53,12 +56,13 @@ def search_across(
     base_url: str,
     strict: bool,
     default_count: int,
+    seal: Seal,
     vocabulary: Vocabulary | None = None,
     compartment: tuple[str, str] | None = None,
 ) -> SearchResult:
     """A page of what matches in all types, or in those of `_type`, and the caller may see.
 
-    compartment: only what is in that of this (type, id). Raises BadRequest, Forbidden, NotFound, TooCostly.
+    compartment: only what is in that of this (type, id). Raises BadRequest, Gone, Forbidden, NotFound, TooCostly.
     """
     sight = Sight(store, access)
     named = [value for name, value in parameters if name == "_type"]
@@ -70,18 +74,26 @@ def search_across(
     request.applied = [*(("_type", value) for value in named), *request.applied]
     if not isinstance(request.order, Order) or request.order.code not in _ORDERS:
         raise BadRequest("_sort takes _lastUpdated where several types are searched")
+    traced = traced_for(access, store) if request.explain else None
+    if traced is not None:
+        sight = Sight(traced, access)
+    path = "/".join((*compartment, "*")) if compartment else ""
+    pages = Pages(request, seal, access, path, parameters)
     planner = Planner(sight, base_url, vocabulary)
     conditions: dict[str, list[Condition]] = {
         type: [in_compartment(*compartment, type)] if compartment else [] for type in types
     }
     _add_filters(planner, request, conditions)
     result = SearchResult()
-    if not request.only_total:
-        page = _page(planner, request, conditions)
-        fill(result, request, page, sight, base_url)
-    if request.only_total or request.total in ("accurate", "estimate"):
-        result.total = sum(sight.count(type, met, planner.index_of(met)) for type, met in conditions.items())
-    return complete(result, request)
+
+    def count() -> int:
+        return sum(sight.count(type, met, planner.index_of(met)) for type, met in conditions.items())
+
+    if request.only_total:
+        result.total = count()
+    else:
+        fill(result, request, pages, _page(planner, request, conditions), sight, base_url, count)
+    return complete(result, request, traced)
 
 
 def _types(sight: Sight, named: Sequence[str], possible: Sequence[str] | None) -> list[str]:
@@ -124,9 +136,10 @@ def _page(planner: Planner, request: Request, conditions: dict[str, list[Conditi
     is what a page of one type has and what is kept of the others."""
     order = request.order if isinstance(request.order, Order) else NEWEST_CREATED
     limit, page = request.count + 1, Page()
-    upwards = order.direction > 0
+    upwards = (order.direction > 0) != request.backward
     for type, met in conditions.items():
         (part,) = order.parts(met)
+        part = part.turned if request.backward else part
         behind = part.behind(request.position) if request.position else []
         found = planner.page(type, [*met, *(behind or [])], part, limit)
         versions = sorted([*page.versions, *found.versions], key=_place(order), reverse=not upwards)

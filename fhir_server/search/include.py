@@ -5,6 +5,7 @@ What is included is found by the search keys of what includes it, so nothing is 
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import conformance
 from fhir_server.errors import BadRequest
@@ -18,7 +19,7 @@ from fhir_server.version import Version
 
 MAX_INCLUDED = 5000  # resources of a page
 MAX_ROUNDS = 5  # of :iterate
-_CHUNK = 50  # resources or keys of one query, so that large resources don't fill the memory
+_CHUNK = 200  # keys of one query: as many scans of an index as are merged in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +55,24 @@ def parse_include(resource_type: str, name: str, modifier: str, value: str) -> I
 
 
 def collect(sight: Sight, includes: list[Include], matches: list[Version]) -> tuple[list[Version], bool]:
-    """What the matches include, each once; and whether that is all of it."""
+    """What the matches include, each once; and whether that is all of it. What is referred to is found by one query
+    a round, whatever its types."""
     seen = {(version.resource_type, version.id) for version in matches}
     included: list[Version] = []
     size = 0
     sources = matches
     for round in range(MAX_ROUNDS):
         found: list[Version] = []
-        for include in includes:
-            if round and not include.iterate:
-                continue
-            look = (
-                _referrers(sight, include, sources) if include.reverse else _referred(sight, include, sources, seen)
-            )
-            for version in look:
-                if (version.resource_type, version.id) not in seen:
-                    seen.add((version.resource_type, version.id))
-                    found.append(version)
-                    size += len(version.body or b"")
-                if len(included) + len(found) > MAX_INCLUDED or size > MAX_PAGE_BYTES:
-                    return [*included, *found][:MAX_INCLUDED], False
+        now = [include for include in includes if include.iterate or not round]
+        wanted = {target for one in now if not one.reverse for target in _referred(one, sources)} - seen
+        looks = [sight.current(sorted(wanted)), *(_referrers(sight, one, sources) for one in now if one.reverse)]
+        for version in chain.from_iterable(looks):
+            if (version.resource_type, version.id) not in seen:
+                seen.add((version.resource_type, version.id))
+                found.append(version)
+                size += len(version.body or b"")
+            if len(included) + len(found) > MAX_INCLUDED or size > MAX_PAGE_BYTES:
+                return [*included, *found][:MAX_INCLUDED], False
         if not found:
             return included, True
         included += found
@@ -81,22 +80,16 @@ def collect(sight: Sight, includes: list[Include], matches: list[Version]) -> tu
     return included, not any(include.iterate for include in includes)
 
 
-def _referred(
-    sight: Sight, include: Include, sources: list[Version], seen: set[tuple[str, str]]
-) -> Iterator[Version]:
+def _referred(include: Include, sources: list[Version]) -> Iterator[tuple[str, str]]:
+    """(type, id) of what the sources refer to by it."""
     prefixes = tuple(f"{code}=" for code in include.codes)
-    wanted: set[tuple[str, str]] = set()
     for version in sources:
         if version.resource_type != include.source:
             continue
         for key in version.keys:
-            if key.startswith(prefixes) and (target := RELATIVE.fullmatch(key.partition("=")[2])):
-                wanted.add((target[1], target[2]))
-    if include.target:
-        wanted = {target for target in wanted if target[0] == include.target}
-    missing = sorted(target for target in wanted - seen if target[0] in conformance.resource_types())
-    for chunk in _chunks(missing):
-        yield from sight.current(chunk)
+            target = RELATIVE.fullmatch(key.partition("=")[2]) if key.startswith(prefixes) else None
+            if target and include.target in (None, target[1]) and target[1] in conformance.resource_types():
+                yield target[1], target[2]
 
 
 def _referrers(sight: Sight, include: Include, targets: list[Version]) -> Iterator[Version]:

@@ -1,15 +1,17 @@
 """The order of matches, and where a page goes on: keyset paging. https://hl7.org/fhir/R4/search.html#sort
 
-A position is (value, n) of the last match; `_after` carries it. Matches without the sort value come last.
+A position is (value, n) of a match at the edge of a page; links carry it sealed. Matches without the sort value come
+last.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fhir_server.index import Indexer, rules
+from fhir_server.paging import PARAMETER
 from fhir_server.search import sorting
 from fhir_server.search.sorting import Sorting, parse_sort
 from fhir_server.search.terms import KEYS, RANGES, UPDATED, Condition
@@ -39,6 +41,12 @@ class Part:
     direction: int
     conditions: tuple[Condition, ...] = ()
     valued: bool = True
+    backward: bool = False
+
+    @property
+    def turned(self) -> "Part":
+        """The same matches, the last one first."""
+        return replace(self, direction=-self.direction, backward=not self.backward)
 
     @property
     def sort(self) -> list[tuple[str, int]]:
@@ -52,9 +60,11 @@ class Part:
         beyond = "$lt" if self.direction < 0 else "$gt"
         if self.field == "n":
             # Those without a value come after all that have one.
-            return [Condition({"n": {beyond: position.n}})] if self.valued or position.value is None else []
+            if self.valued or position.value is None:
+                return [Condition({"n": {beyond: position.n}})]
+            return None if self.backward else []
         if position.value is None:
-            return None
+            return [] if self.backward else None
         up_to = {self.field: {f"{beyond}e": position.value}}
         following = {"$or": [{self.field: {beyond: position.value}}, {"n": {beyond: position.n}}]}
         return [Condition(up_to), Condition(following)]
@@ -121,7 +131,7 @@ def position_of(order: Order | Sorting, version: Version, indexer: Indexer) -> P
 
 
 def written(position: Position) -> str:
-    """The position as `_after` carries it: `n`, or `n.value`."""
+    """The position as a link carries it: `n`, or `n.value`."""
     value = position.value
     if isinstance(value, tuple):
         return sorting.written(value, position.n)
@@ -137,10 +147,10 @@ def parse_position(order: Order | Sorting, text: str) -> Position:
     match = _POSITION.fullmatch(text)
     value = _value(order, match[2]) if match else None
     if match is None or (value is None) != (match[2] is None) or (value is None and order.code in _FIELDS):
-        raise bad_value("_after", "what a next link says")
+        raise bad_value(PARAMETER, "what the links of a page say")
     n = int(match[1])
     if n >= 2**63:
-        raise bad_value("_after", "what a next link says")
+        raise bad_value(PARAMETER, "what the links of a page say")
     return Position(value, n)
 
 

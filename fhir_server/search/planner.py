@@ -3,6 +3,7 @@ https://hl7.org/fhir/R4/search.html#chaining
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import conformance
@@ -22,6 +23,7 @@ from fhir_server.store import Page
 from fhir_server.version import Version
 
 MAX_CHAINED = 10_000  # resources that one link of a chain may lead through
+FEW_CHAINED = 500  # resources from whichever end of a link they are, that it is simply followed from
 FEW = 2000  # matches that are put in order in memory rather than by walking an index in that order
 _SELECTIVE = (KEYS, UPDATED, RANGES)  # indexes that find matches, the one that does best first
 
@@ -165,7 +167,7 @@ class Planner:
                 return _one_of(f"_id={id}" for id in _checked(ids))
 
             try:
-                met = self._met(type, meet, referred if self._narrows(given) else None)
+                met = self._met(type, meet, self._near_end(resource_type, given, referred))
             except UnknownParameter:
                 unknown_to += 1
                 if unknown_to == len(types):
@@ -199,21 +201,40 @@ class Planner:
             ids = self._sight.ids(resource_type, given, MAX_CHAINED + 1, self.index_of(given))
             return _one_of(leading + id for id in _checked(ids))
 
-        met = self._met(source, meet, referring if self._narrows(given) else None)
+        met = self._met(source, meet, self._near_end(resource_type, given, referring))
         ids = self._sight.tails(source, met, leading, MAX_CHAINED + 1, self.index_of(met))
         return _one_of(f"_id={id}" for id in sorted(_checked(ids)))
 
-    def _met(self, resource_type: str, meet: Meet, from_here: Callable[[], Condition] | None) -> list[Condition]:
-        """What the resources at the far end of a link meet. from_here: that they are linked to the near end, which
-        is asked for only when they are too many otherwise."""
+    def _near_end(
+        self, resource_type: str, given: Sequence[Condition], linked: Callable[[], Condition]
+    ) -> "_NearEnd | None":
+        """The way into a link from what meets the given conditions; None where these narrow nothing."""
+        if not self._sight.is_scoped and all(one.index is None for one in given):
+            return None
+
+        def is_small() -> bool:
+            index = self.index_of(given)
+            narrowing = [one for one in given if one.index == index]
+            return self._sight.few(resource_type, narrowing, index, FEW_CHAINED)
+
+        return _NearEnd(linked, is_small)
+
+    def _met(self, resource_type: str, meet: Meet, near: "_NearEnd | None") -> list[Condition]:
+        """What the resources at the far end of a link meet. near: that they are linked to the near end is asked for
+        when that has few, and they are not; or when they are too many otherwise."""
         try:
             met = [meet(resource_type, ())]
-            if from_here is None or self._sight.few(resource_type, met, self.index_of(met), MAX_CHAINED):
+            if near is None:
+                return met
+            index = self.index_of(met)
+            if self._sight.few(resource_type, met, index, FEW_CHAINED):
+                return met
+            if not near.is_small() and self._sight.few(resource_type, met, index, MAX_CHAINED):
                 return met
         except TooCostly:
-            if from_here is None:
+            if near is None:
                 raise
-        linked = from_here()
+        linked = near.linked()
         return [linked, meet(resource_type, [linked])]
 
     def _types(self, rule: Rule, modifier: str, knows: Callable[[str], bool]) -> list[str]:
@@ -232,8 +253,13 @@ class Planner:
             return types
         return self._sight.searchable_types(types)
 
-    def _narrows(self, given: Sequence[Condition]) -> bool:
-        return self._sight.is_scoped or any(one.index is not None for one in given)
+
+@dataclass(frozen=True, slots=True)
+class _NearEnd:
+    """linked: that what is at the far end is linked to what is at this one. is_small: whether few are."""
+
+    linked: Callable[[], Condition]
+    is_small: Callable[[], bool]
 
 
 def _knows(resource_type: str, name: str) -> bool:

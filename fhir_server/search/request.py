@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
+from fhir_server import paging
 from fhir_server.errors import BadRequest, Issue
 from fhir_server.index import rules
+from fhir_server.search import explain
 from fhir_server.search.include import Include, parse_include
-from fhir_server.search.order import NEWEST_CREATED, Order, Position, parse, parse_position, written
+from fhir_server.search.order import NEWEST_CREATED, Order, Position, parse
 from fhir_server.search.sorting import Sorting
 from fhir_server.search.subset import SUMMARIES, Subset, of_elements, of_summary
 from fhir_server.search.values import TooCostly, UnknownParameter, bad_value
@@ -20,7 +22,7 @@ MAX_CHAINS = 10
 MAX_LINKS = 4  # of a chain
 MAX_NAME = 400  # characters of a parameter's name, chain included
 _IGNORED = ("_format", "_pretty")
-_ONCE = ("_count", "_total", "_summary", "_elements", "_sort", "_after")
+_ONCE = ("_count", "_total", "_summary", "_elements", "_sort", paging.PARAMETER, explain.PARAMETER)
 _INCLUDES = ("_include", "_revinclude")
 COMMON = ("_content", "_filter", "_list", "_text")  # parameters of every type that look at no element
 NEVER = {  # and those that are refused, with the reason
@@ -40,10 +42,13 @@ class Request:
     filters: list[tuple[str, str]] = field(default_factory=list)
     includes: list[Include] = field(default_factory=list)
     order: Order | Sorting = NEWEST_CREATED
+    page: str | None = None  # the token of a link to another page than the first
     position: Position | None = None
+    backward: bool = False  # whether the page comes before the position
     subset: Subset | None = None
     total: str | None = None
     only_total: bool = False
+    explain: bool = False
     applied: list[tuple[str, str]] = field(default_factory=list)
     ignored: list[Issue] = field(default_factory=list)
 
@@ -59,10 +64,10 @@ class Request:
         """The self link's query."""
         return urlencode(self.applied)
 
-    def following(self, position: Position) -> str:
-        """The query of the page after this position."""
-        kept = [(name, value) for name, value in self.applied if name != "_after"]
-        return urlencode([*kept, ("_after", written(position))])
+    @property
+    def first(self) -> str:
+        """The query of the first page."""
+        return urlencode([pair for pair in self.applied if pair[0] != paging.PARAMETER])
 
 
 def read_request(
@@ -89,6 +94,8 @@ def read_request(
                 if name in once:
                     raise BadRequest(f"{name} is given twice")
                 once[name] = value
+                if name == explain.PARAMETER:
+                    continue  # about this answer alone, and not of the links to other pages
             elif name == "_contained" and value == "false":
                 pass  # as it is anyway
             elif base in _INCLUDES:
@@ -129,8 +136,10 @@ def _shape(request: Request, once: dict[str, str]) -> None:
     request.only_total |= request.count == 0
     if "_sort" in once:
         request.order = parse(request.resource_type, once["_sort"])
-    if "_after" in once:
-        request.position = parse_position(request.order, once["_after"])
+    if once.get(explain.PARAMETER, "false") not in ("true", "false"):
+        raise bad_value(explain.PARAMETER, "true or false")
+    request.explain = once.get(explain.PARAMETER) == "true"
+    request.page = once.get(paging.PARAMETER)
 
 
 def _check_text(name: str, value: str) -> None:

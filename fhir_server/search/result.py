@@ -1,35 +1,61 @@
 """What a search answers: a page of matches, what they include, and what there is to be said of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fhir_server.errors import Issue
 from fhir_server.index import Indexer
+from fhir_server.search.explain import explanation
 from fhir_server.search.include import MAX_INCLUDED, collect
-from fhir_server.search.order import position_of
+from fhir_server.search.pages import Pages
 from fhir_server.search.request import Request
 from fhir_server.search.sight import Sight
 from fhir_server.search.subset import reduced
 from fhir_server.store import Page
+from fhir_server.traced_store import TracedStore
 from fhir_server.version import Version
 
 
 @dataclass(slots=True)
 class SearchResult:
-    """A page. applied, next: the queries of the self and next links; outcome: an OperationOutcome of warnings."""
+    """A page. applied, first, previous, next: the queries of the links; outcome: an OperationOutcome of warnings.
+
+    explanation: what the search did, a Parameters resource, when that was asked for.
+    """
 
     matches: list[Version] = field(default_factory=list)
     included: list[Version] = field(default_factory=list)
     total: int | None = None
     applied: str = ""
+    first: str = ""
+    previous: str | None = None
     next: str | None = None
     outcome: dict | None = None
+    explanation: dict | None = None
 
 
-def fill(result: SearchResult, request: Request, page: Page, sight: Sight, base_url: str) -> None:
-    """Take the page, which has one match more than is asked for where there are more, and what it includes."""
-    result.matches = page.versions[: request.count]
-    if page.cut or len(page.versions) > request.count:
-        result.next = request.following(position_of(request.order, result.matches[-1], Indexer(base_url)))
+def fill(
+    result: SearchResult,
+    request: Request,
+    pages: Pages,
+    page: Page,
+    sight: Sight,
+    base_url: str,
+    count: Callable[[], int],
+) -> None:
+    """Take the page, which has one match more than is asked for where there are more, what it includes, and the total
+    as far as it is wanted. count: all that match."""
+    found, indexer = pages.divide(page), Indexer(base_url)
+    result.matches = found.versions
+    wanted = request.total in ("accurate", "estimate")
+    if request.page is None and not found.after:
+        result.total = None if request.total == "none" else len(found.versions)  # all are here: it costs nothing
+    elif wanted:
+        # The same on all pages of a traversal, whatever is written meanwhile.
+        result.total = count() if pages.total is None else pages.total
+    carried = result.total if wanted else None
+    result.previous = pages.previous(found, indexer, carried)
+    result.next = pages.next(found, indexer, carried)
     result.included, complete = collect(sight, request.includes, result.matches)
     if request.subset is not None:
         result.matches = [reduced(version, request.subset) for version in result.matches]
@@ -38,11 +64,11 @@ def fill(result: SearchResult, request: Request, page: Page, sight: Sight, base_
         request.ignored.append(Issue("too-costly", text, severity="warning"))
 
 
-def complete(result: SearchResult, request: Request) -> SearchResult:
-    """The result with its queries, what was left out, and the total where it costs nothing."""
-    result.applied = request.query
-    if request.total is None and not request.only_total and request.position is None and result.next is None:
-        result.total = len(result.matches)  # they are all on this page
+def complete(result: SearchResult, request: Request, traced: TracedStore | None) -> SearchResult:
+    """The result with its queries, what was left out, and what was done, where that was asked for."""
+    result.applied, result.first = request.query, request.first
+    if traced is not None:
+        result.explanation = explanation(traced)
     if request.ignored:
         issues = [issue.as_fhir() for issue in request.ignored]
         result.outcome = {"resourceType": "OperationOutcome", "issue": issues}

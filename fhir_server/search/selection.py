@@ -58,7 +58,14 @@ def walk(
     planner = Planner(sight, base_url, vocabulary)
     part = OLDEST_CREATED.parts()[0]
     conditions = [*_conditions(planner, selection), *(part.behind(Position(None, after)) or [])]
-    for version in planner.walk(selection.resource_type, conditions, part):
+    found = planner.walk(selection.resource_type, conditions, part)
+    return _as_selected(store, access, selection, found)
+
+
+def _as_selected(
+    store: VersionStore, access: Access, selection: Selection, found: Iterator[Version]
+) -> Iterator[Version]:
+    for version in found:
         then = version if version.last_updated <= selection.at else _as_of(store, access, selection, version)
         if then is not None:
             yield then

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from fhir_server.access import Access
+from fhir_server.index.active import require_searchable
 from fhir_server.search.sorting import Sorting
-from fhir_server.search.terms import KEYS, Condition
+from fhir_server.search.terms import KEYS, RANGES, Condition
 from fhir_server.store import Page, VersionStore
 from fhir_server.version import Version
 
@@ -43,6 +44,7 @@ class Sight:
         limit: int,
         index: str,
     ) -> Page:
+        require_searchable(resource_type)
         return self._store.bounded_page(resource_type, self._filter(conditions), sort, limit, index)
 
     def sorted_page(
@@ -55,16 +57,19 @@ class Sight:
         index: str,
     ) -> Page:
         """behind: what of the values that the sorting reckons the matches must meet."""
+        require_searchable(resource_type)
         stages = [*sorting.stages, *([{"$match": behind}] if behind else []), {"$sort": dict(sorting.sort)}]
         return self._store.reckoned_page(resource_type, self._filter(conditions), stages, limit, index)
 
     def up_to(self, resource_type: str, conditions: Sequence[Condition], limit: int, index: str) -> bool:
         """Whether no more than so many match."""
+        require_searchable(resource_type)
         return self._store.count(resource_type, self._filter(conditions), limit + 1, index) <= limit
 
     def walk(
         self, resource_type: str, conditions: Sequence[Condition], sort: list[tuple[str, int]], index: str
     ) -> Iterator[Version]:
+        require_searchable(resource_type)
         return self._store.walk(resource_type, self._filter(conditions), sort, index)
 
     def deletions(self, resource_type: str, filter: dict, after: int) -> Iterator[Version]:
@@ -74,21 +79,26 @@ class Sight:
         return self._store.deletions(resource_type, {"$and": [filter, seen]}, after)
 
     def ids(self, resource_type: str, conditions: Sequence[Condition], limit: int, index: str) -> list[str]:
+        require_searchable(resource_type)
         return self._store.ids(resource_type, self._filter(conditions), limit, index)
 
     def tails(
         self, resource_type: str, conditions: Sequence[Condition], prefix: str, limit: int, index: str
     ) -> set[str]:
         """What follows the prefix in the keys of the matches; a few more than `limit` when there are more."""
+        require_searchable(resource_type)
         return self._store.key_tails(resource_type, self._filter(conditions), prefix, limit, index)
 
     def count(self, resource_type: str, conditions: Sequence[Condition], index: str) -> int:
+        require_searchable(resource_type)
+        if not self.is_scoped and not any(condition.filter for condition in conditions):
+            return self._store.total(resource_type)
         return self._store.count(resource_type, self._filter(conditions), hint=index)
 
-    def current(self, references: Iterable[tuple[str, str]]) -> list[Version]:
-        """The current versions of these (type, id) that are there to be seen."""
+    def current(self, references: Iterable[tuple[str, str]]) -> Iterator[Version]:
+        """The current versions of these (type, id) that are there to be seen, by one query."""
         wanted = [target for target in references if self.may_include(target[0])]
-        return [version for version in self._store.newest_many(wanted) if self._access.sees(version.scope)]
+        return (version for version in self._store.newest_in_one(wanted) if self._access.sees(version.scope))
 
     def few(self, resource_type: str, conditions: Sequence[Condition], index: str, limit: int) -> bool:
         """Whether finding what meets these by that index looks at no more than `limit` versions.
@@ -111,6 +121,10 @@ class Sight:
 
     def _filter(self, conditions: Sequence[Condition]) -> dict:
         audience = self._access.audience
-        # Only newest versions have keys, so each of these asks for one.
-        seen: dict = {"keys": "*"} if audience is None else {"keys": {"$in": sorted(audience)}}
-        return {"$and": [seen, *(condition.filter for condition in conditions if condition.filter)]}
+        # Only newest versions have keys and ranges, so each of these asks for one. Where a condition does already, it
+        # is left alone: the index of keys then answers by itself, without a look at the versions.
+        seen: list[dict] = [] if audience is None else [{"keys": {"$in": sorted(audience)}}]
+        if audience is None and not any(condition.index in (KEYS, RANGES) for condition in conditions):
+            seen = [{"keys": "*"}]
+        met = [*seen, *(condition.filter for condition in conditions if condition.filter)]
+        return met[0] if len(met) == 1 else {"$and": met}

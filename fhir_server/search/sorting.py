@@ -18,6 +18,7 @@ from typing import Any
 from fhir_server.errors import BadRequest
 from fhir_server.index import BASE, Entry, Indexer, rules
 from fhir_server.index.spans import WIDE
+from fhir_server.paging import PARAMETER
 from fhir_server.search.values import bad_value
 from fhir_server.version import Version
 
@@ -125,15 +126,15 @@ class Sorting:
         except (binascii.Error, ValueError, RecursionError):
             values = None
         if match is None or not isinstance(values, list) or len(values) != len(self.rules):
-            raise bad_value("_after", "what a next link says")
+            raise bad_value(PARAMETER, "what the links of a page say")
         n = int(match[1])
         if n >= 2**63:
-            raise bad_value("_after", "what a next link says")
+            raise bad_value(PARAMETER, "what the links of a page say")
         return tuple(_checked(rule, value) for rule, value in zip(self.rules, values, strict=True)), n
 
 
 def written(values: Sequence[Any], n: int) -> str:
-    """A position, as `_after` carries it."""
+    """A position, as a link carries it."""
     plain = [(one - _EPOCH) // timedelta(milliseconds=1) if isinstance(one, datetime) else one for one in values]
     packed = base64.urlsafe_b64encode(json.dumps(plain).encode()).decode().rstrip("=")
     return f"{n}~{packed}"
@@ -173,7 +174,7 @@ def _checked(rule: SortRule, value: Any) -> Any:
     elif rule.type in ("number", "quantity"):
         fits = type(value) is float and not math.isnan(value)
     if value is not None and not fits:
-        raise bad_value("_after", "what a next link says")
+        raise bad_value(PARAMETER, "what the links of a page say")
     return value
 
 

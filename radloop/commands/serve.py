@@ -30,7 +30,7 @@ def serve(**flags: str | int | bool | None) -> None:
     try:
         supervisor.start_store()
         parts = create_parts(settings, connect(settings, supervisor.mongodb_uri))
-        set_up(parts)
+        set_up(parts, click.echo)
         credentials = set_up_demo(parts, click.echo) if settings.demo else None
         parts.close()
         click.echo("starting web, live and worker")

@@ -103,7 +103,7 @@ class TestSystem:
             ("_sort=birthdate", "invalid"),
             ("_type=Patient&_sort=family,_id", "invalid"),
             ("_include=*", "invalid"),
-            ("_after=x", "value"),
+            ("_page=x", "invalid"),
         ],
     )
     def test_what_not_all_types_know_is_refused(self, client: FlaskClient, query: str, code: str | None) -> None:
