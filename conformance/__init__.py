@@ -5,10 +5,11 @@ from conformance.canonical import CANONICAL
 from conformance.definitions import SearchParameter, compartment, compartments, resource_types, search_parameters
 from conformance.layout import Element, layout
 from conformance.resources import conformance_resources
-from conformance.topics import Topic, topics
+from conformance.topics import MODIFIERS, Topic, read_topics, topics
 
 __all__ = [
     "CANONICAL",
+    "MODIFIERS",
     "AccessRules",
     "Element",
     "SearchParameter",
@@ -18,6 +19,7 @@ __all__ = [
     "compartments",
     "conformance_resources",
     "layout",
+    "read_topics",
     "resource_types",
     "search_parameters",
     "topics",

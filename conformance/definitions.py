@@ -9,6 +9,8 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
+from conformance.resources import conformance_resources
+
 
 @dataclass(frozen=True, slots=True)
 class SearchParameter:
@@ -35,20 +37,29 @@ def resource_types() -> frozenset[str]:
 
 @cache
 def search_parameters(resource_type: str) -> Mapping[str, SearchParameter]:
-    """The official search parameters of a type by code, `_id` and the like included; empty for an unknown type."""
-    rows = _definitions()["parameters"].get(resource_type, ())
+    """The search parameters of a type by code, `_id` and the like and our own included; empty for an unknown type."""
+    rows = [*_definitions()["parameters"].get(resource_type, ()), *_own_parameters(resource_type)]
     found = {
         row["code"]: SearchParameter(
             row["code"],
             row["type"],
             row["expression"],
-            tuple(row["targets"]),
+            tuple(row.get("targets", ())),
             row["url"],
             tuple((url, expression) for url, expression in row.get("components", ())),
         )
         for row in rows
     }
     return MappingProxyType(found)
+
+
+def _own_parameters(resource_type: str) -> list[dict]:
+    """The SearchParameters for this type among our own definitions."""
+    return [
+        one
+        for one in conformance_resources()
+        if one["resourceType"] == "SearchParameter" and resource_type in one["base"]
+    ]
 
 
 @cache

@@ -1,8 +1,14 @@
-"""The topics that can be subscribed to: what triggers them, what they can be filtered by."""
+"""The topics that can be subscribed to: what triggers them, what they can be filtered by.
 
+Each is a file in `definitions/topics/`; a file more is a topic more, and no code.
+"""
+
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from types import MappingProxyType
 
 from conformance.canonical import CANONICAL
@@ -14,8 +20,9 @@ MODIFIERS: Mapping[str, tuple[str, ...]] = {
     "token": ("not", "missing"),
     "uri": ("missing",),
 }
-_BOTH = frozenset({"create", "update"})
-_REPORTED = frozenset("preliminary partial final amended corrected appended".split())
+INTERACTIONS = frozenset({"create", "update"})
+_NEEDED = frozenset({"name", "title", "description", "resource", "interactions", "filters"})
+_KNOWN = _NEEDED | {"watched", "statuses"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,80 +47,35 @@ class Topic:
 @cache
 def topics() -> Mapping[str, Topic]:
     """The topics of this server by their canonical URL."""
-    made = (
-        _topic(
-            "referral-order",
-            "Referral orders",
-            "An order (ServiceRequest) was placed or changed.",
-            "ServiceRequest",
-            "requester patient priority status identifier",
-        ),
-        _topic(
-            "referral-status",
-            "Referral status",
-            "The status, business status or owner of a referral's Task has changed. This is how a referring office "
-            "learns that a referral was received, scheduled, kept or missed, and that images and report are there.",
-            "Task",
-            "owner requester patient code status business-status focus part-of identifier",
-            watched=("status", "businessStatus", "owner"),
-        ),
-        _topic(
-            "appointment-status",
-            "Appointments",
-            "An appointment was made or its status or start has changed; status noshow is a missed one.",
-            "Appointment",
-            "patient based-on status location",
-            watched=("status", "start"),
-        ),
-        _topic(
-            "imaging-available",
-            "Images available",
-            "The images of a study have become available.",
-            "ImagingStudy",
-            "patient basedon modality",
-            statuses=frozenset({"available"}),
-        ),
-        _topic(
-            "report-status",
-            "Reports",
-            "A report has come to status preliminary, partial, final, amended, corrected or appended.",
-            "DiagnosticReport",
-            "patient based-on status category",
-            statuses=_REPORTED,
-        ),
-        _topic(
-            "referral-message",
-            "Messages",
-            "The practice or an office has written a message about a referral.",
-            "Communication",
-            "recipient patient based-on",
-            interactions=frozenset({"create"}),
-        ),
-        _topic(
-            "feedback",
-            "Feedback",
-            "A survey was completed.",
-            "QuestionnaireResponse",
-            "questionnaire author based-on",
-            statuses=frozenset({"completed"}),
-        ),
-    )
+    return read_topics(files("conformance") / "definitions" / "topics")
+
+
+def read_topics(folder: Traversable) -> Mapping[str, Topic]:
+    """The topics that the `*.json` files of a folder define, by canonical URL. Raises ValueError for a faulty one."""
+    names = sorted(file.name for file in folder.iterdir() if file.name.endswith(".json"))
+    made = (_topic(name, json.loads((folder / name).read_text())) for name in names)
     return MappingProxyType({topic.url: topic for topic in made})
 
 
-def _topic(
-    name: str,
-    title: str,
-    description: str,
-    resource_type: str,
-    filters: str,
-    interactions: frozenset[str] = _BOTH,
-    watched: tuple[str, ...] = (),
-    statuses: frozenset[str] = frozenset(),
-) -> Topic:
-    parameters = search_parameters(resource_type)
-    offered = {code: MODIFIERS[parameters[code].type] for code in filters.split()}
-    url = f"{CANONICAL}/SubscriptionTopic/{name}"
+def _topic(file: str, row: dict) -> Topic:
+    if faults := sorted((_NEEDED - row.keys()) | (row.keys() - _KNOWN)):
+        raise ValueError(f"{file}: missing or not known: {', '.join(faults)}")
+    if f"{row['name']}.json" != file:
+        raise ValueError(f"{file} defines {row['name']}")
+    if not row["interactions"] or not INTERACTIONS.issuperset(row["interactions"]):
+        raise ValueError(f"{file}: interactions are {' and '.join(sorted(INTERACTIONS))}")
+    parameters = search_parameters(row["resource"])
+    for code in row["filters"]:
+        if code not in parameters or parameters[code].type not in MODIFIERS:
+            raise ValueError(f"{file}: {row['resource']} cannot be filtered by {code}")
     return Topic(
-        url, name, title, description, resource_type, interactions, watched, statuses, MappingProxyType(offered)
+        url=f"{CANONICAL}/SubscriptionTopic/{row['name']}",
+        name=row["name"],
+        title=row["title"],
+        description=row["description"],
+        resource_type=row["resource"],
+        interactions=frozenset(row["interactions"]),
+        watched=tuple(row.get("watched", ())),
+        statuses=frozenset(row.get("statuses", ())),
+        filters=MappingProxyType({code: MODIFIERS[parameters[code].type] for code in row["filters"]}),
     )

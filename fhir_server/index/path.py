@@ -262,6 +262,9 @@ def _nth(source: _Part, index: int) -> _Part:
 
 def _extension(source: _Part, url: str) -> _Part:
     every = _step(source, "extension")
+    if source.last is not None:  # those of a primitive stand beside it, below `_name`
+        before, name = source.last
+        every = _unite([every, _step(_step(before, f"_{name}"), "extension")])
 
     def walk(nodes: list, root: dict) -> list:
         found = every.walk(nodes, root)
