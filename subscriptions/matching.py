@@ -5,19 +5,17 @@ commits: a Subscription gets the events of all versions after it, whatever happe
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 
 from conformance import Topic
 from fhir_server.access import Access
 from fhir_server.errors import Unprocessable
 from fhir_server.repository import Repository
 from fhir_server.version import Version
-from subscriptions import filters
 from subscriptions.definition import SubscriptionDefinition, parse
-from subscriptions.filters import Clause
 from subscriptions.rights import Rights, RightsLost, owner_of
 from subscriptions.status import set_status
 from subscriptions.store import State, SubscriptionStore
+from subscriptions.watching import Watcher, Watchers
 
 CONSUMER = "subscriptions"
 COUNTING = ("requested", "active", "error")  # in these the numbers of events go on
@@ -25,26 +23,6 @@ COUNTING = ("requested", "active", "error")  # in these the numbers of events go
 # Where positions in the order of commits are not known, write numbers stand for them. Those are taken just before a
 # commit, so two versions can be committed against the order of their numbers.
 SKEW = 10_000_000 << 12  # ten seconds, as a difference of write numbers
-
-
-@dataclass(frozen=True, slots=True)
-class _Watcher:
-    """A Subscription that counts events: those of versions from `position` in the order of commits on, or, where
-    positions are not known, of write numbers above `number`."""
-
-    id: str
-    version: int
-    topic: Topic
-    clauses: tuple[Clause, ...]
-    owner: str
-    active: bool
-    position: int = 0
-    number: int = 0
-
-    def counts(self, version: Version) -> bool:
-        if version.position and self.position:
-            return version.position >= self.position
-        return version.number > self.number
 
 
 class Matching:
@@ -60,11 +38,11 @@ class Matching:
         self._repository = repository
         self._topics = topics
         self._rights = rights
-        self._watchers: dict[str, dict[str, _Watcher]] = {}  # resource type -> id -> watcher
+        self._watchers = Watchers()
 
     def begin(self) -> None:
         """Take the Subscriptions as the stream had told of them when it was left; call before following it."""
-        self._watchers = {}
+        self._watchers = Watchers()
         self._store.forget_numbers()
         for state in self._store.states():
             version = self._repository.store.version("Subscription", state.id, state.version)
@@ -76,25 +54,25 @@ class Matching:
     def __call__(self, version: Version) -> None:
         if version.resource_type == "Subscription":
             self._take(version)
-        elif not version.deleted and version.resource_type in self._watchers:
+        elif not version.deleted and self._watchers.any_of(version.resource_type):
             self._match(version)
 
     # Subscriptions
 
     def _take(self, version: Version) -> None:
-        known = self._watcher(version.id)
+        known = self._watchers.get(version.id)
         if known is not None and version.version < known.version:
             return  # a replay
         if version.deleted:
             self._store.remove(version.id, version.version)
-            self._forget(version.id)
+            self._watchers.remove(version.id)
             return
         definition = self._watch(version)
         self._store.record(_state(version, definition))
 
     def _watch(self, version: Version, position: int = 0, number: int = 0) -> SubscriptionDefinition | None:
         """Let this version of a Subscription count; returns what it asks for, None when that cannot be read."""
-        self._forget(version.id)
+        self._watchers.remove(version.id)
         subscription = version.resource()
         try:
             definition = parse(subscription, self._topics, self._repository.base_url)
@@ -102,35 +80,24 @@ class Matching:
             return None  # its topic is gone; whoever delivers says so in the Subscription
         status = subscription.get("status")
         if status in COUNTING:
-            watchers = self._watchers.setdefault(definition.topic.resource_type, {})
-            watchers[version.id] = _Watcher(
-                version.id,
-                version.version,
-                definition.topic,
-                definition.clauses,
-                owner_of(version),
-                status == "active",
-                position,
-                number,
+            self._watchers.add(
+                Watcher(
+                    version.id,
+                    version.version,
+                    definition.topic,
+                    definition.clauses,
+                    owner_of(version),
+                    status == "active",
+                    position,
+                    number,
+                )
             )
         return definition
-
-    def _watcher(self, id: str) -> _Watcher | None:
-        return next((found[id] for found in self._watchers.values() if id in found), None)
-
-    def _forget(self, id: str) -> None:
-        for watchers in self._watchers.values():
-            watchers.pop(id, None)
 
     # All other versions
 
     def _match(self, version: Version) -> None:
-        keys = self._keys(version)
-        watchers = [
-            watcher
-            for watcher in self._watchers[version.resource_type].values()
-            if watcher.counts(version) and filters.matches(watcher.clauses, keys)
-        ]
+        watchers = self._watchers.concerned(version, self._keys(version))
         if not watchers:
             return
         fired = set(self._fired({watcher.topic.url: watcher.topic for watcher in watchers}.values(), version))
@@ -161,7 +128,7 @@ class Matching:
         return (topic.url for topic in topics if fires(topic, version.op, before, after))
 
     def _accesses(
-        self, watchers: Collection[_Watcher], resource_type: str, lost: dict[str, RightsLost]
+        self, watchers: Collection[Watcher], resource_type: str, lost: dict[str, RightsLost]
     ) -> dict[str, Access]:
         """The present access of each owner, looked up once; those who have none are put into `lost`."""
         found = {}
