@@ -111,6 +111,7 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
             live_url=settings.live_url,
             referral_number=referral_number,
             clock=clock,
+            keep=timedelta(days=settings.event_retention_days),
         ),
         imaging=create_imaging(database, repository, settings),
         bulk=create_bulk(database, repository, settings.data_path / "bulk", settings.max_body_mb * 2**20),

@@ -49,6 +49,7 @@ class Settings:
     hold_minutes: int = 10
     outside_servers: str = ""  # file that lists the EHRs and OpenID providers we are a client of
     second_factor_required: bool = False  # of the practice's staff, at their log-in
+    event_retention_days: int = 30
     demo: bool = False
     open: bool = False
 
@@ -172,6 +173,7 @@ class _Schema(marshmallow.Schema):
     hold_minutes = Integer(validate=_MINUTES)
     outside_servers = String()
     second_factor_required = Boolean()
+    event_retention_days = Integer(validate=validate.Range(8, 3650))  # an endpoint is tried for seven days
     demo = Boolean()
     open = Boolean()
 

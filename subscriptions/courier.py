@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from conformance import Topic
-from fhir_server import fhir_json
+from fhir_server import fhir_json, fhir_xml
 from fhir_server.errors import Gone, NotFound, Unprocessable
+from fhir_server.formats import FHIR_XML
 from fhir_server.repository import Repository
 from fhir_server.version import Version
 from subscriptions import notification
-from subscriptions.definition import EMAIL, REST_HOOK, WEBSOCKET, SubscriptionDefinition, parse
+from subscriptions.definition import EMAIL, EMPTY, REST_HOOK, WEBSOCKET, SubscriptionDefinition, parse
 from subscriptions.mail import Mailer
 from subscriptions.notification import EVENT, HANDSHAKE, HEARTBEAT, About, Notified, fitting
-from subscriptions.outgoing import EndpointUnavailable, Outgoing, OutgoingRefused
+from subscriptions.outgoing import EndpointUnavailable, Outgoing, OutgoingRefused, below
 from subscriptions.rights import Rights, RightsLost
 from subscriptions.status import SERVER, set_status
 from subscriptions.store import State, SubscriptionStore
@@ -162,10 +163,10 @@ class Courier:
         state = case.state
         self._rights.required(state.owner, case.definition.topic.resource_type)
         total = self._store.last_number(state.id)
-        if case.definition.channel == REST_HOOK:
+        if case.definition.channel == REST_HOOK and not case.definition.plain:  # R4 itself has no handshake
             self._post(case, HANDSHAKE, [], total)
         self._store.withhold(state.id, total)
-        self._store.sent(state.id, self._holder, datetime.now(UTC))
+        self._store.sent(state.id, self._holder, datetime.now(UTC), replays=state.replays)
         self._set_status(case.version, "active", None)
         return Next(again=True)
 
@@ -179,9 +180,11 @@ class Courier:
         if definition.channel == EMAIL:
             for event in notified:
                 self._mailer.send(state.id, definition, event, self._clock())
+        elif definition.plain:
+            self._push(case, notified[0])
         else:
             self._post(case, EVENT, notified, self._store.last_number(state.id))
-        self._store.sent(state.id, self._holder, datetime.now(UTC), notified[-1].number)
+        self._store.sent(state.id, self._holder, datetime.now(UTC), notified[-1].number, state.replays)
         return Next(again=True)
 
     def _heartbeat(self, case: _Case) -> float | None:
@@ -194,18 +197,35 @@ class Courier:
             if left_s > 0:
                 return left_s
         self._post(case, HEARTBEAT, [], self._store.last_number(state.id))
-        self._store.sent(state.id, self._holder, datetime.now(UTC))
+        self._store.sent(state.id, self._holder, datetime.now(UTC), replays=state.replays)
         return float(period_s)
 
     def _post(self, case: _Case, kind: str, events: list[Notified], total: int) -> None:
         state, definition = case.state, case.definition
         about = About(state.id, definition.topic.url, definition.status, definition.content, total)
         body = fhir_json.dumps(notification.bundle(kind, about, events, self._repository.base_url, self._clock()))
-        headers = [("Content-Type", definition.mime), *definition.headers]
-        if self._claim(state.id) is None:
+        self._call(case, "POST", definition.endpoint or "", body, definition.mime)
+
+    def _push(self, case: _Case, event: Notified) -> None:
+        """R4's own form: a POST of nothing, or the resource as an update of a server at the endpoint. What may not
+        be told (any more) is passed over."""
+        definition, source = case.definition, event.source
+        if source is None:
+            return
+        if definition.content == EMPTY:
+            self._call(case, "POST", definition.endpoint or "", b"", "")
+            return
+        resource = source.resource()
+        body = fhir_xml.dumps(resource) if definition.mime == FHIR_XML else fhir_json.dumps(resource)
+        self._call(case, "PUT", below(definition.endpoint or "", source.reference), body, definition.mime)
+
+    def _call(self, case: _Case, method: str, url: str, body: bytes, mime: str) -> None:
+        definition = case.definition
+        headers = [*([("Content-Type", mime)] if mime else []), *definition.headers]
+        if self._claim(case.state.id) is None:
             raise _TakenOver
         try:
-            answer = self._outgoing.post(definition.endpoint or "", body, headers, definition.timeout_s)
+            answer = self._outgoing.call(method, url, body, headers, definition.timeout_s)
         except (OutgoingRefused, EndpointUnavailable) as error:
             raise _Failed(str(error)) from None
         if not answer.accepted:

@@ -1,5 +1,6 @@
-"""An R4 Subscription of the Backport profile, read into a value, or refused with every fault named.
-http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/backport-subscription
+"""An R4 Subscription, of the Backport profile or by plain criteria, read into a value, or refused with every fault
+named. http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/backport-subscription
+http://hl7.org/fhir/R4/subscription.html
 """
 
 import re
@@ -10,7 +11,9 @@ from typing import Any
 
 from conformance import Topic
 from fhir_server.errors import Issue, Unprocessable
-from subscriptions import filters, outgoing, profile
+from fhir_server.formats import FHIR_JSON as FORMAT_JSON
+from fhir_server.formats import FHIR_XML as FORMAT_XML
+from subscriptions import criteria, filters, outgoing, profile
 from subscriptions.filters import BadFilter, Clause
 from subscriptions.outgoing import OutgoingRefused
 
@@ -38,7 +41,8 @@ MAX_HEARTBEAT_S = 2_592_000
 @dataclass(frozen=True, slots=True)
 class SubscriptionDefinition:
     """What a Subscription asks for. timeout_s: longest wait for one delivery; heartbeat_s: silence after which
-    a heartbeat is sent, None for never; max_count: most events in one notification."""
+    a heartbeat is sent, None for never; max_count: most events in one notification. plain: by R4 criteria, so its
+    topic is made of them, and what is sent has R4's form instead of the guide's."""
 
     topic: Topic
     status: str
@@ -52,6 +56,7 @@ class SubscriptionDefinition:
     timeout_s: int = TIMEOUT_S
     max_count: int = MAX_COUNT
     end: datetime | None = None
+    plain: bool = False
 
     def ended(self, now: datetime) -> bool:
         return self.end is not None and self.end <= now
@@ -68,16 +73,22 @@ class _Reader:
         self._channel = _object(resource.get("channel"))
         self._topics = topics
         self._base_url = base_url
+        self._plain = _is_plain(resource)
         self._issues: list[Issue] = []
 
     def read(self) -> SubscriptionDefinition:
         self._foreign_extensions()
-        topic = self._topic()
-        clauses = self._clauses(topic) if topic else ()
+        if self._plain:
+            topic, clauses = self._criteria()
+        else:
+            topic = self._topic()
+            clauses = self._clauses(topic) if topic else ()
         channel = self._channel_type()
-        content = self._content(channel)
+        content = self._plain_content() if self._plain else self._content(channel)
         headers = self._headers()
         endpoint, mime = self._endpoint(channel), self._mime(channel)
+        if self._plain and any(True for _ in _of_url(self._channel, profile.HEARTBEAT_PERIOD)):
+            self._refuse("not-supported", "Subscription.channel.extension", "plain criteria know no heartbeats")
         heartbeat = self._number(profile.HEARTBEAT_PERIOD, "valueUnsignedInt", 0, MAX_HEARTBEAT_S)
         timeout = self._number(profile.TIMEOUT, "valueUnsignedInt", 1, MAX_TIMEOUT_S)
         count = self._number(profile.MAX_COUNT, "valuePositiveInt", 1, 2**31 - 1)
@@ -96,8 +107,9 @@ class _Reader:
             headers,
             heartbeat or None,
             timeout or TIMEOUT_S,
-            min(count or MAX_COUNT, MAX_COUNT),
+            1 if self._plain else min(count or MAX_COUNT, MAX_COUNT),  # R4 sends one resource at a time
             end,
+            self._plain,
         )
 
     def _refuse(self, code: str, expression: str, text: str) -> None:
@@ -111,9 +123,17 @@ class _Reader:
             elif url.startswith(profile.R5) and url != profile.R5_IDENTIFIER:
                 self._refuse("not-supported", path, f"say this by R4 elements and Backport extensions, not by {url}")
 
+    def _criteria(self) -> tuple[Topic | None, tuple[Clause, ...]]:
+        try:
+            topic, clauses = criteria.parse(self._resource["criteria"], self._base_url)
+        except BadFilter as fault:
+            self._refuse("not-supported", "Subscription.criteria", str(fault))
+            return None, ()
+        return topic, tuple(clauses)
+
     def _topic(self) -> Topic | None:
-        criteria = self._resource.get("criteria")
-        topic = self._topics.get(criteria) if isinstance(criteria, str) else None
+        asked = self._resource.get("criteria")
+        topic = self._topics.get(asked) if isinstance(asked, str) else None
         if topic is None:
             known = ", ".join(sorted(self._topics))
             self._refuse("value", "Subscription.criteria", f"this is no topic of this server, which has {known}")
@@ -166,14 +186,24 @@ class _Reader:
             self._refuse("not-supported", f"{path}[{index}].value", text)
         return str(content)
 
+    def _plain_content(self) -> str:
+        """R4 says by the MIME type alone whether a resource comes along."""
+        if "payload" in self._channel and self._channel.get("type") != EMAIL:
+            return FULL_RESOURCE
+        return ID_ONLY if self._channel.get("type") == WEBSOCKET else EMPTY
+
     def _mime(self, channel: str) -> str:
         path = "Subscription.channel.payload"
         if channel == EMAIL:
             mime = self._channel.get("payload", "text/plain")
             if not isinstance(mime, str) or not PLAIN_TEXT.fullmatch(mime):
                 self._refuse("not-supported", path, "mail is sent as text/plain")
+        elif self._plain:
+            mime = self._channel.get("payload", "")
+            if not isinstance(mime, str) or (mime and mime not in (FORMAT_JSON, FORMAT_XML)):
+                self._refuse("not-supported", path, f"resources are sent as {FORMAT_JSON} or {FORMAT_XML}")
         else:
-            mime = self._channel.get("payload", "application/fhir+json")
+            mime = self._channel.get("payload", FORMAT_JSON)
             if not isinstance(mime, str) or not FHIR_JSON.fullmatch(mime):
                 self._refuse("not-supported", path, "notifications are sent as application/fhir+json")
         return str(mime)
@@ -234,6 +264,19 @@ class _Reader:
             self._refuse("value", "Subscription.end", "the end is an instant with its offset from UTC")
             return None
         return end
+
+
+def _is_plain(resource: dict) -> bool:
+    """Whether its criteria are a search, and nothing in it speaks of the Backport guide."""
+    profiles = _object(resource.get("meta")).get("profile")
+    if isinstance(profiles, list) and profile.SUBSCRIPTION_PROFILE in profiles:
+        return False
+    payload = _object(resource.get("channel")).get("_payload")
+    guided = [
+        *_of_url(resource.get("_criteria"), profile.FILTER_CRITERIA),
+        *_of_url(payload, profile.PAYLOAD_CONTENT),
+    ]
+    return criteria.is_plain(resource.get("criteria")) and not guided
 
 
 def _object(value: Any) -> dict:

@@ -21,14 +21,14 @@ log = logging.getLogger(__name__)
 
 LOOK_OVER_S = 5.0  # finds what a crashed worker left, and what is due by time
 TROUBLE_PAUSE_S = 2.0
-KEEP = timedelta(days=30)  # events, for `$events` and for those who were away
+KEEP = timedelta(days=30)  # events, for `$events` and for those who were away, where no setting says otherwise
 CLEAR_EVERY_S = 3600.0
 RENEW_EVERY_S = 3.0
 
 
 class Delivery:
     """workers: threads for endpoints in good health. Those that failed last time share other threads, so that
-    however many hang, they wait for one another and nobody else waits for them."""
+    however many hang, they wait for one another and nobody else waits for them. keep: how long events stay."""
 
     def __init__(
         self,
@@ -37,11 +37,13 @@ class Delivery:
         workers: int = 64,
         workers_for_failing: int = 32,
         look_over_s: float = LOOK_OVER_S,
+        keep: timedelta = KEEP,
     ) -> None:
         self._store = store
         self._courier = courier
         self._sizes = (workers, workers_for_failing)
         self._look_over_s = look_over_s
+        self._keep = keep
         self._changed = threading.Condition()
         self._running: set[str] = set()
         self._again: set[str] = set()  # woken while running
@@ -61,7 +63,7 @@ class Delivery:
             chores = [
                 _Chore(self._look_over_s, lambda: self._look_over(stop)),
                 _Chore(RENEW_EVERY_S, self._renew),
-                _Chore(CLEAR_EVERY_S, lambda: self._store.clear(datetime.now(UTC) - KEEP)),
+                _Chore(CLEAR_EVERY_S, lambda: self._store.clear(datetime.now(UTC) - self._keep)),
             ]
             while not stop.is_set():
                 for chore in chores:

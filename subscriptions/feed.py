@@ -1,5 +1,9 @@
 """What one websocket is sent about one Subscription: its handshake, then events in order, heartbeats in between.
 
+A Subscription to a topic is told by the guide's Bundles. One by plain criteria is told by Bundles that a
+SubscriptionStatus heads as in R4B, which clients of such Subscriptions read; who bound with R4's own `bind` gets R4's
+`bound` and `ping`.
+
 Nothing is queued here. A feed reads its next events from the store when there is room for them, so a slow client
 costs one bundle of memory, and one that comes back goes on where it stopped.
 """
@@ -10,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from conformance import Topic
+from fhir_server import fhir_json
 from fhir_server.errors import Unprocessable
 from fhir_server.repository import Repository
 from fhir_server.version import Version
@@ -21,6 +26,7 @@ from subscriptions.status import set_status
 from subscriptions.store import Bound, State, SubscriptionStore
 
 ALL = 2**63 - 1
+PINGS = {HANDSHAKE: "bound", EVENT: "ping"}  # http://hl7.org/fhir/R4/subscription.html#2.46.7.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,7 @@ class Sources:
 class Sending:
     """A notification to be sent. number: the last event in it, None where it has none."""
 
-    bundle: dict
+    text: str
     number: int | None = None
 
 
@@ -52,11 +58,24 @@ class _Case:
     own: bool
 
 
-class Feed:
-    """One Subscription of one websocket. `ended` once there will be nothing more to send. Not thread safe."""
+def owned(id: str, subject: str, sources: Sources, until: datetime) -> Bound | None:
+    """What stands for a subject's own Subscription without a token; None when it is not theirs."""
+    newest = sources.repository.store.newest("Subscription", id)
+    if newest is None or newest.deleted or owner_of(newest) != subject:
+        return None
+    return Bound("", subject, {id: 0}, until)
 
-    def __init__(self, id: str, bound: Bound, sources: Sources) -> None:
+
+class Feed:
+    """One Subscription of one websocket. `ended` once there will be nothing more to send. Not thread safe.
+
+    pings: it was bound by R4's own frames.
+    """
+
+    def __init__(self, id: str, bound: Bound, sources: Sources, pings: bool = False) -> None:
         self.id = id
+        self._pings = pings
+        self._replays = 0
         self.bound = bound
         self.ended = False
         self._sources = sources
@@ -82,9 +101,11 @@ class Feed:
 
     def received(self, number: int) -> None:
         """The client has the events up to this number."""
+        if number > self._sent:  # sent before all was set back
+            return
         newest = self._sources.repository.store.newest("Subscription", self.id)
         if newest is not None and owner_of(newest) == self.bound.subject:  # what a page has seen is nobody's delivery
-            self._sources.store.advance(self.id, number, datetime.now(UTC))
+            self._sources.store.advance(self.id, number, datetime.now(UTC), self._replays)
 
     def _case(self) -> _Case | None:
         """The Subscription, read anew each time: what its owner or an administrator changed counts at once."""
@@ -110,16 +131,19 @@ class Feed:
         if self._told is None:
             self._told, self.ended = status, status == "off"
             self._sent = case.state.delivered if case.own else self.bound.numbers[self.id]
-            return Sending(self._bundle(HANDSHAKE, case, []))
+            self._replays = case.state.replays
+            return self._sending(HANDSHAKE, case, [])
+        if case.own and case.state.replays != self._replays:
+            self._sent, self._replays = case.state.delivered, case.state.replays
         news, self._told = status != self._told, status
         if news and status in ("error", "off"):
             self.ended = status == "off"
-            return Sending(self._bundle(HEARTBEAT, case, []))
+            return self._sending(HEARTBEAT, case, [])
         if status == "requested" or case.definition.ended(self._sources.clock()):
             return None
         events = self._events(case) if status == "active" else None
         if events is None and not self.ended and (left_s := self.heartbeat_in_s()) is not None and left_s <= 0:
-            return Sending(self._bundle(HEARTBEAT, case, []))
+            return self._sending(HEARTBEAT, case, [])
         return events
 
     def _events(self, case: _Case) -> Sending | None:
@@ -136,7 +160,7 @@ class Feed:
             self._sent = notified[-1].number
             told = notified if case.own else [event for event in notified if event.source is not None]
             if told:
-                return Sending(self._bundle(EVENT, case, told), self._sent)
+                return self._sending(EVENT, case, told)
         return None
 
     def _lose(self, case: _Case, loss: RightsLost) -> None:
@@ -145,19 +169,27 @@ class Feed:
         else:
             self.ended = True
 
+    def _sending(self, kind: str, case: _Case, events: list[Notified]) -> Sending | None:
+        number = self._sent if kind == EVENT else None
+        if self._pings:
+            word = PINGS.get(kind)
+            return Sending(f"{word} {self.id}", number) if word else None
+        return Sending(fhir_json.dumps(self._bundle(kind, case, events)).decode(), number)
+
     def _bundle(self, kind: str, case: _Case, events: list[Notified]) -> dict:
         definition, repository = case.definition, self._sources.repository
         total = self._sources.store.last_number(self.id)
         error = case.version.resource().get("error")
         about = About(
             self.id,
-            definition.topic.url,
+            None if definition.plain else definition.topic.url,
             definition.status,
             definition.content,
             total,
             (error,) if error else (),
         )
-        return notification.bundle(kind, about, events, repository.base_url, self._sources.clock())
+        made = notification.r4b_bundle if definition.plain else notification.bundle
+        return made(kind, about, events, repository.base_url, self._sources.clock())
 
 
 def _heartbeat_s(case: _Case, now: datetime) -> int | None:

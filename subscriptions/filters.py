@@ -71,7 +71,7 @@ def _clause(name: str, value: str, topic: Topic, base_url: str) -> Clause:
     code, _, modifier = name.partition(":")
     offered = topic.filters.get(code)
     if offered is None:
-        raise BadFilter(f"'{code[:40]}' is no filter of this topic; it offers {', '.join(sorted(topic.filters))}")
+        raise BadFilter(f"'{code[:40]}' is no filter here; there are {', '.join(sorted(topic.filters))}")
     parameter = conformance.search_parameters(topic.resource_type)[code]
     if modifier and modifier not in offered and modifier not in parameter.targets:
         raise BadFilter(f"the filter '{code}' has no modifier '{modifier[:40]}' here")

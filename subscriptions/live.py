@@ -20,9 +20,19 @@ SEND_TIMEOUT_S = 20.0
 
 
 class Sessions:
-    """The open websockets of this process. origins: those whose pages may connect, asked anew each time."""
+    """The open websockets of this process. origins: those whose pages may connect, asked anew each time.
 
-    def __init__(self, sources: Sources, bindings: Bindings, origins: Callable[[], Collection[str]]) -> None:
+    subject_of: `client:x` or `user:y` of an access token; raises NotAuthenticated.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        bindings: Bindings,
+        origins: Callable[[], Collection[str]],
+        subject_of: Callable[[str], str] | None = None,
+    ) -> None:
+        self._subject_of = subject_of
         self._sources = sources
         self._bindings = bindings
         self._origins = origins
@@ -39,8 +49,9 @@ class Sessions:
             full = len(self._open) >= MAX_SESSIONS
         if full:
             raise Unavailable("this server holds as many websockets as it can", headers={"Retry-After": "10"})
+        caller = self._caller()
         socket = upgrade(request.environ, MAX_MESSAGE, SEND_TIMEOUT_S)
-        session = Session(socket, self._hub, self._bindings, self._sources)
+        session = Session(socket, self._hub, self._bindings, self._sources, caller)
         with self._lock:
             self._open.add(session)
         try:
@@ -49,6 +60,13 @@ class Sessions:
             with self._lock:
                 self._open.discard(session)
         return AfterWebSocket()
+
+    def _caller(self) -> str | None:
+        """Whose access token the request carries; None where it carries none. Raises NotAuthenticated."""
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if self._subject_of is None or scheme.lower() != "bearer":
+            return None
+        return self._subject_of(token.strip())
 
     def close(self) -> None:
         """Ask all clients to come again elsewhere, and end the watcher."""

@@ -15,6 +15,7 @@ from subscriptions.definition import EMPTY, FULL_RESOURCE, ID_ONLY
 HANDSHAKE, HEARTBEAT, EVENT = "handshake", "heartbeat", "event-notification"
 QUERY_STATUS, QUERY_EVENT = "query-status", "query-event"
 
+KEPT_FROM = "oldest-kept-event"
 LEVELS = (EMPTY, ID_ONLY, FULL_RESOURCE)  # each tells more than the one before
 MAX_CONTENT = 4 * 1024 * 1024  # bytes of resources in one notification; a single larger one goes alone
 METHODS = {"create": ("POST", "201"), "update": ("PUT", "200"), "delete": ("DELETE", "204")}
@@ -22,14 +23,16 @@ METHODS = {"create": ("POST", "201"), "update": ("PUT", "200"), "delete": ("DELE
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a status says of its Subscription. total: events generated so far, delivered or not."""
+    """What a status says of its Subscription. topic: None of one by plain R4 criteria. total: events generated so
+    far, delivered or not. kept_from: the number of the oldest event kept; in the answer of `$events` only."""
 
     subscription: str
-    topic: str
+    topic: str | None
     status: str
     content: str
     total: int
     errors: tuple[str, ...] = ()
+    kept_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +71,15 @@ def status_parameters(kind: str, about: About, events: Iterable[Notified], base_
     parameters: list[dict] = [
         {"name": "subscription", "valueReference": {"reference": f"{base_url}/Subscription/{about.subscription}"}}
     ]
-    if about.content != EMPTY:
+    if about.content != EMPTY and about.topic is not None:
         parameters.append({"name": "topic", "valueCanonical": about.topic})
     parameters += [
         {"name": "status", "valueCode": about.status},
         {"name": "type", "valueCode": kind},
         {"name": "events-since-subscription-start", "valueString": str(about.total)},
     ]
+    if about.kept_from is not None:  # the profile's parameters are open to others
+        parameters.append({"name": KEPT_FROM, "valueString": str(about.kept_from)})
     parameters += [_event(event, about.content, base_url) for event in events]
     parameters += [
         {
@@ -92,6 +97,32 @@ def status_parameters(kind: str, about: About, events: Iterable[Notified], base_
         "meta": {"profile": [profile.STATUS_PROFILE]},
         "parameter": parameters,
     }
+
+
+def r4b_bundle(kind: str, about: About, events: Iterable[Notified], base_url: str, now: datetime) -> dict:
+    """The same as R4B and later say it, headed by a SubscriptionStatus; for Subscriptions by plain criteria on a
+    websocket, where R4 itself fixes a ping and nothing more. http://hl7.org/fhir/R4B/subscriptionstatus.html"""
+    events = list(events)
+    made = bundle(kind, about, events, base_url, now)
+    status: dict = {
+        "resourceType": "SubscriptionStatus",
+        "id": str(uuid.uuid4()),
+        "status": about.status,
+        "type": kind,
+        "eventsSinceSubscriptionStart": str(about.total),
+        "subscription": {"reference": f"{base_url}/Subscription/{about.subscription}"},
+    }
+    told = [
+        {"eventNumber": str(event.number), "timestamp": instant(event.at)}
+        | ({"focus": {"reference": f"{base_url}/{event.source.reference}"}} if event.source is not None else {})
+        for event in events
+    ]
+    if told:
+        status["notificationEvent"] = told
+    if about.errors:
+        status["error"] = [{"text": text} for text in about.errors]
+    made["entry"][0]["resource"] = status
+    return made
 
 
 def fitting(events: Sequence[Notified], content: str) -> list[Notified]:

@@ -16,6 +16,7 @@ from fhir_server.validation import check_id
 from fhir_server.version import Version
 from subscriptions import notification, profile
 from subscriptions.binding import Bindings
+from subscriptions.criteria import is_plain
 from subscriptions.definition import WEBSOCKET, SubscriptionDefinition, parse
 from subscriptions.notification import LEVELS, QUERY_EVENT, QUERY_STATUS, About, Notified
 from subscriptions.rights import Rights, owner_of
@@ -141,21 +142,22 @@ class SubscriptionOperations:
                     raise
         return found
 
-    def _about(self, id: str, subscription: dict, content: str | None = None) -> About:
-        """The Subscription as its status tells of it."""
+    def _about(self, id: str, subscription: dict, content: str | None = None, kept: int | None = None) -> About:
+        """The Subscription as its status tells of it. kept: the oldest event kept, where it is to be told."""
         state = self._store.state(id)
         errors = [subscription.get("error"), state.reason if state and state.failures else None]
         return About(
             id,
-            subscription["criteria"],
+            None if is_plain(subscription["criteria"]) else subscription["criteria"],
             subscription["status"],
             content or _content(subscription),
             self._store.last_number(id),
             tuple(dict.fromkeys(error for error in errors if error)),
+            kept,
         )
 
     def _history(self, version: Version, content: str, events: list[Notified]) -> dict:
-        about = self._about(version.id, version.resource(), content)
+        about = self._about(version.id, version.resource(), content, self._store.first_number(version.id))
         return notification.bundle(QUERY_EVENT, about, events, self._repository.base_url, self._clock())
 
     def _definition(self, version: Version) -> SubscriptionDefinition:

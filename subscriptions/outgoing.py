@@ -80,7 +80,7 @@ def resolve(host: str, port: int) -> list[str]:
 
 
 class Outgoing:
-    """Posts to endpoints. allow: hosts, addresses or networks that may be reached although private, and by http."""
+    """Calls endpoints. allow: hosts, addresses or networks that may be reached although private, and by http."""
 
     def __init__(self, allow: Iterable[str] = (), resolve: Resolve = resolve) -> None:
         self._resolve = resolve
@@ -107,7 +107,13 @@ class Outgoing:
         return Target(scheme, host, port, path, tuple(addresses))
 
     def post(self, url: str, body: bytes, headers: Iterable[tuple[str, str]], timeout_s: float) -> Answer:
-        """POST and return the answer, whatever its status; redirects are answers like any other.
+        """POST and return the answer. Raises OutgoingRefused, EndpointUnavailable."""
+        return self.call("POST", url, body, headers, timeout_s)
+
+    def call(
+        self, method: str, url: str, body: bytes, headers: Iterable[tuple[str, str]], timeout_s: float
+    ) -> Answer:
+        """Call and return the answer, whatever its status; redirects are answers like any other.
 
         timeout_s: for all of it, from resolving to the last byte read.
         Raises OutgoingRefused, EndpointUnavailable.
@@ -119,7 +125,7 @@ class Outgoing:
         link: _DeadlineSocket | None = None
         try:
             connection.sock = link = _connect(target, deadline)
-            connection.putrequest("POST", target.path, skip_accept_encoding=True)
+            connection.putrequest(method, target.path, skip_accept_encoding=True)
             for name, value in headers:
                 connection.putheader(name, value.encode("latin-1"))
             connection.putheader("Content-Length", str(len(body)))
@@ -159,6 +165,12 @@ def parse(url: str) -> tuple[str, str, int, str]:
         raise OutgoingRefused("the address names no host")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return parts.scheme, host, port or (443 if parts.scheme == "https" else 80), path
+
+
+def below(url: str, path: str) -> str:
+    """`https://a/b?c` and `Task/1` -> `https://a/b/Task/1?c`"""
+    base, mark, query = url.partition("?")
+    return f"{base.rstrip('/')}/{path}{mark}{query}"
 
 
 def is_public(text: str) -> bool:

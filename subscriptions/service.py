@@ -6,7 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from flask import Flask
 from pymongo.database import Database
@@ -19,7 +19,7 @@ from fhir_server.repository import Repository
 from subscriptions.binding import Bindings
 from subscriptions.capability import capability
 from subscriptions.courier import Courier, RetryPolicy
-from subscriptions.delivery import Delivery
+from subscriptions.delivery import KEEP, Delivery
 from subscriptions.feed import Sources
 from subscriptions.live import PATH, Sessions, create_live_app
 from subscriptions.mail import Mailer, MailSender
@@ -53,9 +53,12 @@ class SubscriptionService:
         """Deliver by rest-hook and mail until `stop` is set."""
         self._delivery.run(stop)
 
-    def live_app(self, origins: Callable[[], Collection[str]]) -> Flask:
-        """The app of the live process. origins: those whose pages may connect, as `Origin` says them."""
-        return create_live_app(Sessions(self._sources, self.bindings, origins))
+    def live_app(
+        self, origins: Callable[[], Collection[str]], subject_of: Callable[[str], str] | None = None
+    ) -> Flask:
+        """The app of the live process. origins: those whose pages may connect, as `Origin` says them. subject_of: of
+        an access token, for R4's own `bind`; raises NotAuthenticated."""
+        return create_live_app(Sessions(self._sources, self.bindings, origins, subject_of))
 
 
 def create_service(
@@ -71,12 +74,13 @@ def create_service(
     clock: Callable[[], datetime],
     mail_sender: MailSender | None = None,
     policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+    keep: timedelta = KEEP,
 ) -> SubscriptionService:
     """Put the parts together and create the indexes.
 
     access_of: the present access of `client:x` or `user:y`. outgoing: as given to the admission. public_url,
     live_url: the origins that clients know, without a slash at the end. referral_number: of a Task, for mail.
-    mail_sender: None puts mail into the outbox. clock: the practice's time.
+    mail_sender: None puts mail into the outbox. clock: the practice's time. keep: how long events stay.
     """
     store, tokens, outbox = SubscriptionStore(database), BindingTokens(database), Outbox(database)
     store.prepare()
@@ -95,6 +99,6 @@ def create_service(
         outbox=outbox,
         _database=database,
         _matching=Matching(store, repository, topics, rights),
-        _delivery=Delivery(store, courier),
+        _delivery=Delivery(store, courier, keep=keep),
         _sources=Sources(store, repository, topics, rights, clock),
     )

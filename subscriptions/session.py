@@ -1,7 +1,8 @@
 """One websocket of a subscriber: what its client may say, and when it is sent what.
 
 Frames of the client are JSON texts: `{"type": "bind-with-token", "payload": {"token": ...}}`, `unbind-from-token`
-likewise, and `{"type": "ping"}`, answered by `{"type": "pong"}`. The server sends notification Bundles.
+likewise, and `{"type": "ping"}`, answered by `{"type": "pong"}`. The server sends notification Bundles. R4's own
+`bind ID` is understood of a client whose request carried its access token; it is answered `bound ID`, then `ping ID`.
 
 The request's own thread receives, a second one sends; they meet under one condition. Nothing in the application's
 own messages says that a Bundle arrived, so each is followed by a ping of the protocol: its pong, which every client
@@ -9,6 +10,7 @@ gives by itself, proves that the Bundle was there before it. What lacks that pro
 """
 
 import logging
+import re
 import threading
 import time
 from collections import deque
@@ -21,13 +23,15 @@ from wsproto.events import Ping, Pong
 
 from fhir_server import fhir_json
 from fhir_server.errors import BadRequest
-from subscriptions.binding import Bindings
-from subscriptions.feed import Feed, Sources
+from subscriptions.binding import LIFE, Bindings
+from subscriptions.feed import Feed, Sources, owned
 from subscriptions.hub import Hub, TooMany
+from subscriptions.store import Bound
 from subscriptions.websocket import BrokenFrame, WebSocket
 
 log = logging.getLogger(__name__)
 
+R4_BIND = re.compile(r"bind ([A-Za-z0-9\-.]{1,64})")
 MAX_REQUESTS = 32  # frames of the client waiting to be served
 MAX_FEEDS = 100
 MAX_UNPROVEN = 8  # notifications on their way; more wait for a pong
@@ -54,7 +58,7 @@ class _Message:
     """A frame of the client that was understood."""
 
     type: str
-    token: str = ""
+    token: str = ""  # of bind-with-token; of bind the id
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +72,12 @@ class _Unproven:
 
 
 class Session:
-    """Serves one websocket: `run` until it ends."""
+    """Serves one websocket: `run` until it ends. caller: whose access token the request carried, if it did."""
 
-    def __init__(self, socket: WebSocket, hub: Hub, bindings: Bindings, sources: Sources) -> None:
+    def __init__(
+        self, socket: WebSocket, hub: Hub, bindings: Bindings, sources: Sources, caller: str | None = None
+    ) -> None:
+        self._caller = caller
         self._socket = socket
         self._hub = hub
         self._bindings = bindings
@@ -194,21 +201,24 @@ class Session:
         elif request.type == "ping":
             self._socket.send('{"type":"pong"}')
         elif request.type == "bind-with-token":
-            self._bind(request.token)
+            self._bind(self._bindings.find(request.token))
+        elif request.type == "bind":
+            until = self._bindings.now() + LIFE
+            bound = owned(request.token, self._caller, self._sources, until) if self._caller else None
+            self._bind(bound, pings=True)
         else:
             self._unbind(request.token)
 
-    def _bind(self, token: str) -> None:
-        bound = self._bindings.find(token)
+    def _bind(self, bound: Bound | None, pings: bool = False) -> None:
         if bound is None:
-            raise _Close(NOT_BOUND, "the token is not good, or not any more")
+            raise _Close(NOT_BOUND, "no token, or it is not good, or not any more")
         if self._subject not in (None, bound.subject):
             raise _Close(NOT_BOUND, "the token is somebody else's than the one before")
         if len(self._feeds.keys() | bound.numbers.keys()) > MAX_FEEDS:
             raise _Close(TOO_MANY, f"at most {MAX_FEEDS} Subscriptions on one websocket")
         self._subject = bound.subject
         for id in bound.numbers:
-            self._feeds[id] = Feed(id, bound, self._sources)
+            self._feeds[id] = Feed(id, bound, self._sources, pings)
             try:
                 # Before the first look, so that nothing happens between the look and the first wake.
                 self._hub.listen(bound.subject, id, self)
@@ -245,7 +255,7 @@ class Session:
             return
         sending = feed.next()
         if sending is not None:
-            self._send(fhir_json.dumps(sending.bundle).decode())
+            self._send(sending.text)
             if sending.number is not None:
                 self._prove(feed, sending.number)
             self.wake(id)  # perhaps there is more; the others have their turns first
@@ -302,6 +312,8 @@ def _closing(code: int, reason: str) -> Callable[[], None]:
 
 
 def _message(text: str) -> _Message:
+    if plain := R4_BIND.fullmatch(text):
+        return _Message("bind", plain[1])
     try:
         message = fhir_json.loads(text)
     except BadRequest:

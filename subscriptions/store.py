@@ -44,7 +44,7 @@ class Event:
 @dataclass(frozen=True, slots=True)
 class State:
     """How far a Subscription is. version: of its resource; born: the write number of the first version seen.
-    position: of this version in the order of commits, 0 when not known.
+    position: of this version in the order of commits, 0 when not known. replays: how often `delivered` was set back.
     withheld: up to this number, events that the subscriber may not see (any more) are sent bare."""
 
     id: str
@@ -64,11 +64,12 @@ class State:
     end: datetime | None = None
     withheld: int = 0
     position: int = 0
+    replays: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """Something is new about a Subscription: an event, or else its status."""
+    """Something is new about a Subscription: an event, or else its status or how far it is to go back."""
 
     subscription: str
     event: bool
@@ -145,6 +146,11 @@ class SubscriptionStore:
     def last_number(self, subscription: str) -> int:
         return self.last_numbers([subscription]).get(subscription, 0)
 
+    def first_number(self, subscription: str) -> int | None:
+        """The oldest event that is kept; None when there is none."""
+        found = self._events.find_one({"sub": subscription}, {"number": 1}, sort=[("number", 1)])
+        return found["number"] if found else None
+
     def events(self, subscription: str, first: int, last: int | None = None, limit: int = 0) -> list[Event]:
         """Events from number `first` to `last`, both included, in order. limit 0: all."""
         numbers: dict[str, int] = {"$gte": first} | ({} if last is None else {"$lte": last})
@@ -207,12 +213,17 @@ class SubscriptionStore:
         self._states.update_many(still, {"$set": {"lease_until": now + timedelta(seconds=for_s)}})
 
     def release(self, subscription: str, holder: str) -> None:
-        self._settle(subscription, holder, {"lease_until": None, "lease_holder": None})
+        free = {"lease_until": None, "lease_holder": None}
+        self._states.update_one({"_id": subscription, "lease_holder": holder}, {"$set": free})
 
-    def sent(self, subscription: str, holder: str, now: datetime, delivered: int | None = None) -> None:
-        """Something was accepted by the endpoint; `delivered`: the last event number in it."""
+    def sent(
+        self, subscription: str, holder: str, now: datetime, delivered: int | None = None, replays: int = 0
+    ) -> None:
+        """Something was accepted by the endpoint; `delivered`: the last event number in it. Not noted when it was
+        set back since: `replays` is what the sender knew."""
         told = {"last_sent": now, "failures": 0, "failing_since": None, "next_attempt": None, "reason": None}
-        self._settle(subscription, holder, told, {} if delivered is None else {"delivered": delivered})
+        change: dict[str, Any] = {"$set": told} | ({} if delivered is None else {"$max": {"delivered": delivered}})
+        self._states.update_one({"_id": subscription, "lease_holder": holder, **_at(replays)}, change)
 
     def withhold(self, subscription: str, number: int) -> None:
         """From a handshake on: events up to this number that the subscriber may not see are sent bare."""
@@ -226,15 +237,16 @@ class SubscriptionStore:
             {"_id": subscription, "lease_holder": holder}, {"$set": told, "$inc": {"failures": 1}}
         )
 
-    def advance(self, subscription: str, number: int, now: datetime) -> None:
-        """A websocket client was sent the events up to this number."""
-        self._states.update_one({"_id": subscription}, {"$max": {"delivered": number}, "$set": {"last_sent": now}})
+    def advance(self, subscription: str, number: int, now: datetime, replays: int) -> None:
+        """A websocket client was sent the events up to this number, unless they were set back since."""
+        self._states.update_one(
+            {"_id": subscription, **_at(replays)}, {"$max": {"delivered": number}, "$set": {"last_sent": now}}
+        )
 
-    def _settle(self, subscription: str, holder: str, told: dict, highest: dict | None = None) -> None:
-        change: dict[str, Any] = {"$set": told}
-        if highest:
-            change["$max"] = highest
-        self._states.update_one({"_id": subscription, "lease_holder": holder}, change)
+    def rewind(self, subscription: str, number: int) -> bool:
+        """Let delivery begin again with this event; False when it is not that far yet."""
+        back = {"$set": {"delivered": number - 1, "next_attempt": None}, "$inc": {"replays": 1}}
+        return self._states.update_one({"_id": subscription, "delivered": {"$gte": number}}, back).modified_count == 1
 
     # Waking
 
@@ -249,6 +261,7 @@ class SubscriptionStore:
             "$or": [
                 {"operationType": {"$in": ["insert", "delete"]}},
                 {"updateDescription.updatedFields.status": {"$exists": True}},
+                {"updateDescription.updatedFields.replays": {"$exists": True}},
             ],
         }
         pipeline: list[dict[str, Any]] = [
@@ -315,6 +328,10 @@ class Outbox:
         """The newest messages first."""
         found = self._messages.find().sort([("at", -1), ("_id", -1)]).limit(limit)
         return [Message(id=one.pop("_id"), **one) for one in found]
+
+
+def _at(replays: int) -> dict:
+    return {"replays": replays or {"$in": [0, None]}}
 
 
 def _aware(database: Database) -> Database:

@@ -84,6 +84,18 @@ def a_websocket_subscription(topic_name: str = "referral-status", *filters: str,
     return subscription
 
 
+def a_plain_subscription(criteria: str = "Task?status=accepted", **channel: Any) -> dict:
+    """A Subscription as R4 itself has it; what is None in the channel is left out."""
+    usual = {"type": "rest-hook", "endpoint": "http://127.0.0.1:9/hook"}
+    return {
+        "resourceType": "Subscription",
+        "status": "requested",
+        "reason": "news of our referrals",
+        "criteria": criteria,
+        "channel": {name: value for name, value in (usual | channel).items() if value is not None},
+    }
+
+
 def a_task(office: str = "lakeside", **elements: Any) -> dict:
     """A Task of a referral, seen by the practice and by this office."""
     requester = {"reference": f"Organization/{office}"}

@@ -14,6 +14,7 @@ class Listener:
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
         self.headers: list[dict[str, str]] = []
+        self.calls: list[str] = []  # `POST /hook`
         self.arrived = threading.Condition()
         self.answer: Callable[[BaseHTTPRequestHandler], None] = ok
         outer = self
@@ -24,8 +25,11 @@ class Listener:
                 with outer.arrived:
                     outer.bodies.append(body)
                     outer.headers.append(dict(self.headers))
+                    outer.calls.append(f"{self.command} {self.path}")
                     outer.arrived.notify_all()
                 outer.answer(self)
+
+            do_PUT = do_POST
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -84,6 +84,33 @@ def failing(times: int, code: int = 500) -> Callable[[BaseHTTPRequestHandler], N
     return answer
 
 
+class TestReplay:
+    def test_what_was_delivered_comes_again_from_the_number_on(self, running: World, listener: Listener) -> None:
+        world = running
+        id = activated(world, listener)
+        for _ in range(3):
+            world.task()
+        listener.wait_for(lambda listener: len(listener.events()) == 3)
+        eventually(lambda: world.store.state(id).delivered == 3)
+        assert not world.store.rewind(id, 4)  # that far it has not come
+        assert world.store.rewind(id, 2)
+        listener.wait_for(lambda listener: len(listener.events()) == 5)
+        assert [number for number, _ in listener.events()] == [1, 2, 3, 2, 3]
+
+    def test_setting_back_while_a_sending_is_under_way_is_not_undone_by_its_end(self, world: World) -> None:
+        id = world.subscribe(a_subscription())
+        world.task()
+        world.task()
+        world.pump()
+        now = datetime.now(UTC)
+        state = world.store.claim(id, "worker", now, 10)
+        world.store.sent(id, "worker", now, 1, state.replays)
+        state = world.store.claim(id, "worker", now, 10)
+        assert world.store.rewind(id, 1)
+        world.store.sent(id, "worker", now, 2, state.replays)
+        assert world.store.state(id).delivered == 0
+
+
 class TestHandshake:
     def test_makes_the_subscription_active(self, running: World, listener: Listener) -> None:
         id = activated(running, listener)

@@ -18,6 +18,7 @@ import simple_websocket
 from werkzeug.serving import make_server
 
 from fhir_server.access import Access
+from fhir_server.errors import NotAuthenticated
 from radloop import mongod
 from subscriptions import hub, live, profile, session
 from subscriptions.live import Sessions, create_live_app
@@ -27,6 +28,7 @@ from tests.subscriptions.conftest import (
     LAKESIDE,
     ORIGIN,
     World,
+    a_plain_subscription,
     a_websocket_subscription,
     eventually,
     topic,
@@ -37,7 +39,13 @@ from tests.subscriptions.hook_listener import events_of, status_of
 @pytest.fixture
 def server(world: World) -> Iterator[str]:
     """The address of a live process."""
-    sessions = Sessions(world.service._sources, world.service.bindings, lambda: {ORIGIN})
+
+    def subject_of(token: str) -> str:
+        if token not in world.accesses:
+            raise NotAuthenticated("not a token of ours")
+        return token
+
+    sessions = Sessions(world.service._sources, world.service.bindings, lambda: {ORIGIN}, subject_of)
     server = make_server("127.0.0.1", 0, create_live_app(sessions), threaded=True)
     thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02))
     thread.start()
@@ -118,6 +126,84 @@ def subscribed(world: World, *filters: str, access: Access = LAKESIDE, **more: A
 def token_of(world: World, *ids: str, access: Access = LAKESIDE) -> str:
     answer = world.operate("get-ws-binding-token", access, id=list(ids))
     return next(one["valueString"] for one in answer["parameter"] if one["name"] == "token")
+
+
+class TestR4Frames:
+    """http://hl7.org/fhir/R4/subscription.html: `bind ID`, answered by `bound ID`, and `ping ID` at each event."""
+
+    def plain(self, world: World, criteria: str = "Task", **channel: Any) -> str:
+        world.start()
+        id = world.subscribe(a_plain_subscription(criteria, type="websocket", endpoint=None, **channel))
+        eventually(lambda: world.status(id) == "active")
+        return id
+
+    def test_bind_and_ping(self, world: World, connect: Callable[..., Client]) -> None:
+        id = self.plain(world)
+        client = connect(Authorization=f"Bearer {LAKESIDE.subject}")
+        client.socket.send(f"bind {id}")
+        assert client.socket.receive(timeout=10) == f"bound {id}"
+        world.task()
+        world.task()
+        assert [client.socket.receive(timeout=10) for _ in range(2)] == [f"ping {id}"] * 2
+        eventually(lambda: world.store.state(id).delivered == 2)
+
+    def test_pings_of_while_it_was_away_come_at_the_next_bind(
+        self, world: World, connect: Callable[..., Client]
+    ) -> None:
+        id = self.plain(world)
+        world.task()
+        eventually(lambda: world.store.last_number(id) == 1)
+        client = connect(Authorization=f"Bearer {LAKESIDE.subject}")
+        client.socket.send(f"bind {id}")
+        assert [client.socket.receive(timeout=10) for _ in range(2)] == [f"bound {id}", f"ping {id}"]
+
+    @pytest.mark.parametrize("caller", [None, HILLCREST.subject])
+    def test_who_is_not_the_owner_by_an_access_token_binds_nothing(
+        self, world: World, connect: Callable[..., Client], caller: str | None
+    ) -> None:
+        id = self.plain(world)
+        client = connect(**({"Authorization": f"Bearer {caller}"} if caller else {}))
+        client.socket.send(f"bind {id}")
+        assert client.closed() == 4401
+
+    def test_a_bad_access_token_is_refused_at_the_door(self, server: str) -> None:
+        with pytest.raises(simple_websocket.ConnectionError, match="401"):
+            Client(server, Authorization="Bearer nobody")
+
+    @pytest.mark.parametrize("payload, resources", [({}, 0), ({"payload": "application/fhir+json"}, 1)])
+    def test_bound_by_a_token_a_subscription_status_heads_the_bundle(
+        self, world: World, connect: Callable[..., Client], payload: dict, resources: int
+    ) -> None:
+        id = self.plain(world, **payload)
+        client = connect()
+        client.bind(token_of(world, id))
+        assert client.hear()["entry"][0]["resource"]["type"] == "handshake"
+        task = world.task()
+        bundle = client.hear()
+        status = bundle["entry"][0]["resource"]
+        assert (status["resourceType"], status["type"]) == ("SubscriptionStatus", "event-notification")
+        assert status["subscription"] == {"reference": f"{BASE}/Subscription/{id}"}
+        assert [(one["eventNumber"], one["focus"]) for one in status["notificationEvent"]] == [
+            ("1", {"reference": f"{BASE}/{task}"})
+        ]
+        assert len([entry for entry in bundle["entry"][1:] if "resource" in entry]) == resources
+
+
+class TestReplay:
+    def test_an_open_websocket_is_sent_again_from_the_number_on(
+        self, world: World, connect: Callable[..., Client]
+    ) -> None:
+        id = subscribed(world)
+        client = connect()
+        client.bind(token_of(world, id))
+        client.hear()
+        for _ in range(3):
+            world.task()
+        assert [number for number, _ in client.hear_events(3)] == [1, 2, 3]
+        eventually(lambda: world.store.state(id).delivered == 3)
+        assert world.store.rewind(id, 2)
+        assert [number for number, _ in client.hear_events(2)] == [2, 3]
+        eventually(lambda: world.store.state(id).delivered == 3)
 
 
 class TestBinding:

@@ -141,6 +141,15 @@ class TestEvents:
         assert len(bundle["entry"]) == entries
         assert len([entry for entry in bundle["entry"][1:] if "resource" in entry]) == resources
 
+    def test_are_exactly_those_that_are_kept_and_say_from_where(self, world: World, subscription: str) -> None:
+        assert status_of(world.operate("events", LAKESIDE, subscription))["oldest-kept-event"] == "1"
+        newest = world.store.events(subscription, 1)[-1]
+        world.store.clear(newest.at + timedelta(days=1))  # the newest stays: from it the counting goes on
+        bundle = world.operate("events", LAKESIDE, subscription, eventsSinceNumber="1")
+        assert [number for number, _ in events_of(bundle)] == [newest.number]
+        assert status_of(bundle)["oldest-kept-event"] == str(newest.number)
+        assert status_of(bundle)["events-since-subscription-start"] == str(newest.number)
+
     @pytest.mark.parametrize("parameters", [
         {"eventsSinceNumber": "x"}, {"eventsSinceNumber": "-1"}, {"eventsSinceNumber": ""}, {"content": "all"},
         {"eventsUntilNumber": "1.5"}, {"eventsSinceNumber": "9" * 30}, {"eventsSinceNumber": True},
@@ -244,3 +253,21 @@ class TestOverHttp:
         answer = client.post("/fhir/Subscription/$get-ws-binding-token", json=body)
         assert told(answer.get_json(force=True))["subscription"] == id
         assert client.get("/fhir/Subscription/$events").status_code == 404
+
+
+class TestSearch:
+    """The guide's search parameters beside R4's. http://hl7.org/fhir/uv/subscriptions-backport/artifacts.html"""
+
+    @pytest.mark.parametrize("query, found", [
+        ("url", "http://127.0.0.1:9/hook"), ("status", "requested"), ("criteria", topic("referral-status")),
+        ("topic", topic("referral-status")), ("payload-type", "id-only"), ("filter-criteria", "Task?status"),
+        ("identifier", "urn:office|s-1"), ("type", "rest-hook"), ("payload", "application/fhir+json"),
+    ])  # fmt: skip
+    def test_finds_what_a_subscription_says(self, world: World, query: str, found: str) -> None:
+        identifier = {"system": "urn:office", "value": "s-1"}
+        extension = [{"url": profile.R5_IDENTIFIER, "valueIdentifier": identifier}]
+        id = world.subscribe(a_subscription("referral-status", "Task?status=accepted", extension=extension))
+        for value, expected in ((found, [id]), ("urn:other", [])):
+            matches = world.repository.search(LAKESIDE, "Subscription", [(query, value)], strict=True).matches
+            assert [version.id for version in matches] == expected
+        assert world.repository.search(HILLCREST, "Subscription", [(query, found)], strict=True).matches == []
