@@ -20,6 +20,7 @@ MODIFIERS: Mapping[str, tuple[str, ...]] = {
     "token": ("not", "missing"),
     "uri": ("missing",),
 }
+WRITTEN = "_lastUpdated"  # the one date that a filter can ask for: that of the version itself
 INTERACTIONS = frozenset({"create", "update"})
 _NEEDED = frozenset({"name", "title", "description", "resource", "interactions", "filters"})
 _KNOWN = _NEEDED | {"watched", "statuses"}
@@ -66,7 +67,7 @@ def _topic(file: str, row: dict) -> Topic:
         raise ValueError(f"{file}: interactions are {' and '.join(sorted(INTERACTIONS))}")
     parameters = search_parameters(row["resource"])
     for code in row["filters"]:
-        if code not in parameters or parameters[code].type not in MODIFIERS:
+        if code != WRITTEN and (code not in parameters or parameters[code].type not in MODIFIERS):
             raise ValueError(f"{file}: {row['resource']} cannot be filtered by {code}")
     return Topic(
         url=f"{CANONICAL}/SubscriptionTopic/{row['name']}",
@@ -77,5 +78,5 @@ def _topic(file: str, row: dict) -> Topic:
         interactions=frozenset(row["interactions"]),
         watched=tuple(row.get("watched", ())),
         statuses=frozenset(row.get("statuses", ())),
-        filters=MappingProxyType({code: MODIFIERS[parameters[code].type] for code in row["filters"]}),
+        filters=MappingProxyType({code: MODIFIERS.get(parameters[code].type, ()) for code in row["filters"]}),
     )

@@ -10,22 +10,30 @@ from flask import Blueprint, Response, jsonify, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from fhir_server.http import current_access
-from portal import client_routes, desk_routes, referral_routes
+from portal import client_routes, desk_routes, mail_routes, referral_routes, subscription_routes
 from portal.live import keep_subscriptions
 from portal.page import Viewer, headers, is_refusal, page, refusal, require_staff, viewer
 from portal.words import PRIORITIES, clock_time, when, words_of
 from referral.context import Practice
 from referral.naming import local_time
 from smart_auth.service import AuthService
+from subscriptions.addresses import Addresses
 from subscriptions.binding import Bindings
-from subscriptions.store import Outbox
+from subscriptions.desk import SubscriptionDesk
+from subscriptions.mail_store import Outbox
 
 MAX_FORM_BYTES = 64 * 1024
 MAX_MESSAGES = 200
 
 
 def create_blueprint(
-    practice: Practice, auth: AuthService, bindings: Bindings, outbox: Outbox, live_url: str
+    practice: Practice,
+    auth: AuthService,
+    bindings: Bindings,
+    outbox: Outbox,
+    live_url: str,
+    addresses: Addresses,
+    subscriptions: SubscriptionDesk,
 ) -> Blueprint:
     """All pages. live_url: the public address of the subscriptions websocket, `ws://127.0.0.1:8081/ws/subscriptions`.
 
@@ -84,6 +92,8 @@ def create_blueprint(
     desk_routes.add(portal, practice)
     referral_routes.add(portal, practice, auth)
     client_routes.add(portal, auth)
+    mail_routes.add(portal, addresses)
+    subscription_routes.add(portal, subscriptions)
     return portal
 
 
@@ -101,3 +111,7 @@ def _pages(looking: Viewer | None) -> Iterable[tuple[str, str]]:
         yield "portal.sent_mail", "Sent mail"
     if looking.is_admin:
         yield "portal.clients", "Apps and systems"
+    if looking.is_staff or looking.is_admin:
+        yield "portal.all_subscriptions", "Subscriptions"
+    elif looking.office:
+        yield "portal.own_subscriptions", "Subscriptions"

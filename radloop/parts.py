@@ -30,10 +30,12 @@ from smart_auth.outside.servers import read_servers
 from smart_auth.service import AuthService
 from smart_auth.service import create_service as create_auth
 from subscriptions.admission import SubscriptionAdmission
+from subscriptions.fax import FaxGateway
 from subscriptions.masking import masked
 from subscriptions.outgoing import Outgoing
 from subscriptions.service import SubscriptionService
 from subscriptions.service import create_service as create_subscriptions
+from subscriptions.smtp import SmtpServer
 
 # Dates that clients sort long lists by; each costs an index.
 SORTED = {
@@ -111,12 +113,33 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
             live_url=settings.live_url,
             referral_number=referral_number,
             clock=clock,
+            smtp=smtp_of(settings),
+            fax=fax_of(settings),
             keep=timedelta(days=settings.event_retention_days),
         ),
         imaging=create_imaging(database, repository, settings),
         bulk=create_bulk(database, repository, settings.data_path / "bulk", settings.max_body_mb * 2**20),
         reindexer=Reindexer(repository.store, repository.parameters, settings.fhir_base),
     )
+
+
+def smtp_of(settings: Settings) -> SmtpServer | None:
+    """The practice's mail server; None where there is none."""
+    if not settings.smtp_host:
+        return None
+    return SmtpServer(
+        settings.smtp_host,
+        settings.smtp_port,
+        settings.smtp_from,
+        settings.smtp_security,
+        settings.smtp_user,
+        settings.smtp_password_file,
+    )
+
+
+def fax_of(settings: Settings) -> FaxGateway | None:
+    """The practice's fax gateway; None where there is none."""
+    return FaxGateway(settings.fax_gateway_url, settings.fax_gateway_token_file) if settings.fax_gateway_url else None
 
 
 def policy_of(settings: Settings) -> Policy:

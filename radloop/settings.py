@@ -13,6 +13,8 @@ import marshmallow
 from marshmallow import validate
 from marshmallow.fields import Boolean, Field, Float, Integer, String
 
+from subscriptions.smtp import SECURITIES
+
 PREFIX = "RADLOOP_"
 NOT_SETTINGS = {"RADLOOP_TEST_MONGODB_URI", "RADLOOP_LOG_LEVEL"}  # read by the tests alone; before the settings
 
@@ -50,6 +52,14 @@ class Settings:
     outside_servers: str = ""  # file that lists the EHRs and OpenID providers we are a client of
     second_factor_required: bool = False  # of the practice's staff, at their log-in
     event_retention_days: int = 30
+    smtp_host: str = ""  # empty: mail stays in the outbox
+    smtp_port: int = 587
+    smtp_security: str = "starttls"
+    smtp_user: str = ""
+    smtp_password_file: str = ""
+    smtp_from: str = ""
+    fax_gateway_url: str = ""  # empty: faxes stay in the outbox
+    fax_gateway_token_file: str = ""
     demo: bool = False
     open: bool = False
 
@@ -174,6 +184,14 @@ class _Schema(marshmallow.Schema):
     outside_servers = String()
     second_factor_required = Boolean()
     event_retention_days = Integer(validate=validate.Range(8, 3650))  # an endpoint is tried for seven days
+    smtp_host = String(validate=validate.Regexp(r"[A-Za-z0-9.:\-]{0,253}$"))
+    smtp_port = Integer(validate=_PORT)
+    smtp_security = String(validate=validate.OneOf(SECURITIES))
+    smtp_user = String(validate=validate.Length(max=200))
+    smtp_password_file = String()
+    smtp_from = String(validate=validate.Regexp(r"$|[A-Za-z0-9._+\-]{1,64}@[A-Za-z0-9.\-]{1,253}$"))
+    fax_gateway_url = String(validate=_url("http", "https"))
+    fax_gateway_token_file = String()
     demo = Boolean()
     open = Boolean()
 
@@ -182,6 +200,14 @@ class _Schema(marshmallow.Schema):
         settings = Settings(**data)
         if settings.port == settings.live_port:
             raise marshmallow.ValidationError("is the port of the web server already", "live_port")
+        if settings.smtp_host and not settings.smtp_from:
+            raise marshmallow.ValidationError("is needed with a mail server: whom mail comes from", "smtp_from")
+        if settings.fax_gateway_token_file and not Path(settings.fax_gateway_token_file).is_file():
+            raise marshmallow.ValidationError("is no file", "fax_gateway_token_file")
+        if settings.smtp_user and not Path(settings.smtp_password_file).is_file():
+            raise marshmallow.ValidationError("is needed with a user, and is no file", "smtp_password_file")
+        if settings.smtp_user and settings.smtp_security == "none" and not _is_loopback(settings.smtp_host):
+            raise marshmallow.ValidationError("would send the password in the open", "smtp_security")
         if (settings.open or settings.demo) and not _is_loopback(settings.host):
             name = "open" if settings.open else "demo"
             raise marshmallow.ValidationError(f"is for loopback only, and the host is {settings.host}", name)

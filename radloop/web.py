@@ -20,6 +20,7 @@ from radloop.parts import Parts
 from referral.scheduling import operations as scheduling
 from smart_auth import guard
 from smart_auth.discovery import oauth_uris
+from subscriptions.addresses import PATH as CONFIRM
 from subscriptions.live import PATH
 
 
@@ -29,7 +30,7 @@ def create_app(parts: Parts) -> Flask:
     app = Flask("radloop", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 2**20
     fhir_server.http.install(app)
-    guard.install(app, auth, open_access=settings.open)
+    guard.install(app, auth, public_prefixes=(CONFIRM,), open_access=settings.open)
     operations = [
         *standard.operations(parts.repository),
         *parts.subscriptions.operations,
@@ -74,6 +75,8 @@ def create_app(parts: Parts) -> Flask:
             parts.subscriptions.bindings,
             parts.subscriptions.outbox,
             f"{settings.live_url}{PATH}",
+            parts.subscriptions.addresses,
+            parts.subscriptions.desk,
         )
     )
     app.register_blueprint(health.create_blueprint(parts.database))

@@ -219,15 +219,15 @@ class _Listener:
     access: Access
     since: int
 
-    def selects(self, keys: Collection[str]) -> bool:
-        return filters.matches(self.definition.clauses, keys)
+    def selects(self, keys: Collection[str], at: datetime) -> bool:
+        return filters.matches(self.definition.clauses, keys, at)
 
     def is_told(self, repository: Repository, version: Version, before: dict | None, after: dict) -> bool:
         topic = self.definition.topic
         return (
             fires(topic, version.op, before, after)
             and self.access.sees(version.scope)
-            and self.selects(repository.indexer.index(after).keys)
+            and self.selects(repository.indexer.index(after).keys, version.last_updated)
         )
 
 
@@ -270,7 +270,7 @@ class _Events:
         listeners = [one for one in self._listeners if one.definition.topic.resource_type == "Task"]
         for version, task in referrals:
             keys = version.keys
-            hears = (one.access.sees(version.scope) and one.selects(keys) for one in listeners)
+            hears = (one.access.sees(version.scope) and one.selects(keys, version.last_updated) for one in listeners)
             if not any(hears):
                 unheard[reference(task.get("requester")) or "nobody"] += 1
         for office, count in sorted(unheard.items()):

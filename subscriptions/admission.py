@@ -7,7 +7,7 @@ from conformance import Topic
 from fhir_server.access import Access
 from fhir_server.admission import Write
 from fhir_server.errors import Issue, Unprocessable
-from subscriptions.definition import EMAIL, REST_HOOK, SubscriptionDefinition, parse
+from subscriptions.definition import FAX, REST_HOOK, SubscriptionDefinition, parse
 from subscriptions.masking import restored
 from subscriptions.outgoing import EndpointUnavailable, Outgoing, OutgoingRefused
 from subscriptions.status import SERVER
@@ -42,12 +42,9 @@ class SubscriptionAdmission:
     def _check_reach(self, definition: SubscriptionDefinition, access: Access) -> None:
         if definition.ended(self._clock()):
             raise Unprocessable("the end lies in the past", "Subscription.end")
-        if definition.channel == EMAIL and not access.is_practice:
-            text = (
-                "mail goes to verified addresses only, and verifying is not offered to clients yet; "
-                "ask the practice to set up mail for your office"
-            )
-            raise _not_supported(text, "Subscription.channel.endpoint")
+        if definition.channel == FAX and not access.is_practice:
+            text, path = "fax numbers are set up by the practice, which knows them", "Subscription.channel.endpoint"
+            raise Unprocessable(text, path, [Issue("not-supported", text, path)])
         if definition.channel == REST_HOOK and definition.endpoint is not None:
             try:
                 self._outgoing.check(definition.endpoint)
@@ -67,7 +64,3 @@ def _ask(subscription: dict, before: dict | None) -> None:
         subscription |= {"error": before["error"]} if before and "error" in before else {}
     else:
         raise Unprocessable("a client sets the status to requested, active or off", "Subscription.status")
-
-
-def _not_supported(text: str, expression: str) -> Unprocessable:
-    return Unprocessable(text, expression, [Issue("not-supported", text, expression)])

@@ -14,8 +14,10 @@ from fhir_server.formats import FHIR_XML
 from fhir_server.repository import Repository
 from fhir_server.version import Version
 from subscriptions import notification
-from subscriptions.definition import EMAIL, EMPTY, REST_HOOK, WEBSOCKET, SubscriptionDefinition, parse
-from subscriptions.mail import Mailer
+from subscriptions.addresses import Addresses, AddressRefused
+from subscriptions.definition import EMAIL, EMPTY, FAX, REST_HOOK, WEBSOCKET, SubscriptionDefinition, parse
+from subscriptions.fax import FaxSender, FaxUnavailable
+from subscriptions.mail import Mailer, MailUnavailable, address_of
 from subscriptions.notification import EVENT, HANDSHAKE, HEARTBEAT, About, Notified, fitting
 from subscriptions.outgoing import EndpointUnavailable, Outgoing, OutgoingRefused, below
 from subscriptions.rights import Rights, RightsLost
@@ -23,6 +25,7 @@ from subscriptions.status import SERVER, set_status
 from subscriptions.store import State, SubscriptionStore
 
 LEASE_S = 10.0  # so long a Subscription waits for a worker that was killed; a living one renews its leases
+FAX_LOOK_S = 5.0  # a gateway takes a minute or so for a page
 GONE = 410  # an endpoint's way to say that it wants no more
 
 
@@ -80,6 +83,8 @@ class Courier:
         rights: Rights,
         outgoing: Outgoing,
         mailer: Mailer,
+        addresses: Addresses,
+        fax_sender: FaxSender,
         clock: Callable[[], datetime],
         holder: str,
         policy: RetryPolicy,
@@ -90,6 +95,8 @@ class Courier:
         self._rights = rights
         self._outgoing = outgoing
         self._mailer = mailer
+        self._addresses = addresses
+        self._fax_sender = fax_sender
         self._clock = clock
         self._holder = holder
         self._policy = policy
@@ -163,12 +170,22 @@ class Courier:
         state = case.state
         self._rights.required(state.owner, case.definition.topic.resource_type)
         total = self._store.last_number(state.id)
+        if case.definition.channel == EMAIL and not self._wanted(case):
+            return Next()  # its answer wakes nobody; the look-over comes by
         if case.definition.channel == REST_HOOK and not case.definition.plain:  # R4 itself has no handshake
             self._post(case, HANDSHAKE, [], total)
         self._store.withhold(state.id, total)
         self._store.sent(state.id, self._holder, datetime.now(UTC), replays=state.replays)
         self._set_status(case.version, "active", None)
         return Next(again=True)
+
+    def _wanted(self, case: _Case) -> bool:
+        """Whether the mail address has said so; it is asked where it was not."""
+        wish = f"{case.state.id}/{case.version.version}"
+        try:
+            return self._addresses.ready(case.state.owner, address_of(case.definition), wish)
+        except (AddressRefused, MailUnavailable) as refusal:
+            raise _Failed(str(refusal)) from None
 
     def _deliver(self, case: _Case) -> Next:
         state, definition = case.state, case.definition
@@ -178,8 +195,19 @@ class Courier:
             return Next(delay_s=self._heartbeat(case))
         notified = fitting(self._rights.notified(events, access, state.withheld), definition.content)
         if definition.channel == EMAIL:
-            for event in notified:
-                self._mailer.send(state.id, definition, event, self._clock())
+            try:
+                for event in notified:
+                    self._mailer.send(state.id, definition, event, self._clock())
+            except MailUnavailable as trouble:
+                raise _Failed(str(trouble)) from None
+        elif definition.channel == FAX:
+            fax = self._mailer.fax(state.id, definition, notified[0], self._clock())
+            try:
+                if not self._fax_sender.deliver(fax, state.failures):
+                    return Next(delay_s=FAX_LOOK_S)
+            except FaxUnavailable as trouble:
+                raise _Failed(str(trouble)) from None
+            notified = notified[:1]
         elif definition.plain:
             self._push(case, notified[0])
         else:

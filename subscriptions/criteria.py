@@ -40,7 +40,7 @@ def _topic(criteria: str, resource_type: str) -> Topic:
         code: MODIFIERS[parameter.type]
         for code, parameter in conformance.search_parameters(resource_type).items()
         if parameter.type in _KEYED and code != "_id"
-    }
+    } | {filters.WRITTEN: ()}
     return Topic(
         url=criteria,
         name="",

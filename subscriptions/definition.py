@@ -18,17 +18,21 @@ from subscriptions.filters import BadFilter, Clause
 from subscriptions.outgoing import OutgoingRefused
 
 EMPTY, ID_ONLY, FULL_RESOURCE = "empty", "id-only", "full-resource"
-REST_HOOK, WEBSOCKET, EMAIL = "rest-hook", "websocket", "email"
+REST_HOOK, WEBSOCKET, EMAIL, FAX = "rest-hook", "websocket", "email", "fax"
 
-# Which content each channel may carry: mail is read on the way, so it never holds a resource.
+# Which content each channel may carry: mail and fax are read on the way, so they never hold a resource.
 CHANNELS: Mapping[str, tuple[str, ...]] = {
     REST_HOOK: (EMPTY, ID_ONLY, FULL_RESOURCE),
     WEBSOCKET: (EMPTY, ID_ONLY, FULL_RESOURCE),
     EMAIL: (EMPTY, ID_ONLY),
+    FAX: (EMPTY, ID_ONLY),
 }
+PDF = "application/pdf"
 FHIR_JSON = re.compile(r"application/fhir\+json(\s*;\s*fhirVersion=4\.0)?", re.IGNORECASE)
-PLAIN_TEXT = re.compile(r"text/plain(\s*;\s*charset=utf-8)?", re.IGNORECASE)
+MAIL = re.compile(r"text/(plain|html)(\s*;\s*charset=utf-8)?", re.IGNORECASE)
 MAILTO = re.compile(r"mailto:[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})+", re.IGNORECASE)
+
+TEL = re.compile(r"tel:\+[1-9][0-9]{6,14}")
 
 MAX_FILTERS = 20
 MAX_HEADERS = 20
@@ -159,11 +163,14 @@ class _Reader:
 
     def _channel_type(self) -> str:
         for index, extension in _of_url(self._channel.get("_type"), profile.CHANNEL_TYPE):
-            code = _object(extension.get("valueCoding")).get("code")
+            coding = _object(extension.get("valueCoding"))
+            if (coding.get("system"), coding.get("code")) == (profile.CHANNEL_SYSTEM, FAX):
+                return FAX
             path = f"Subscription.channel.type.extension[{index}].value"
-            self._refuse("not-supported", path, f"the channel {code} is not offered here")
+            text = f"the only channel besides R4's is {profile.CHANNEL_SYSTEM}|{FAX}"
+            self._refuse("not-supported", path, text)
         channel = self._channel.get("type")
-        if channel not in CHANNELS:
+        if channel not in CHANNELS or channel == FAX:
             text = f"the channel is not offered here; there are {', '.join(CHANNELS)}"
             self._refuse("not-supported", "Subscription.channel.type", text)
             return ""
@@ -194,10 +201,14 @@ class _Reader:
 
     def _mime(self, channel: str) -> str:
         path = "Subscription.channel.payload"
-        if channel == EMAIL:
+        if channel == FAX:
+            mime = self._channel.get("payload", PDF)
+            if mime != PDF:
+                self._refuse("not-supported", path, f"a fax is sent as {PDF}")
+        elif channel == EMAIL:
             mime = self._channel.get("payload", "text/plain")
-            if not isinstance(mime, str) or not PLAIN_TEXT.fullmatch(mime):
-                self._refuse("not-supported", path, "mail is sent as text/plain")
+            if not isinstance(mime, str) or not MAIL.fullmatch(mime):
+                self._refuse("not-supported", path, "mail is sent as text/plain or text/html")
         elif self._plain:
             mime = self._channel.get("payload", "")
             if not isinstance(mime, str) or (mime and mime not in (FORMAT_JSON, FORMAT_XML)):
@@ -211,11 +222,15 @@ class _Reader:
     def _endpoint(self, channel: str) -> str | None:
         path = "Subscription.channel.endpoint"
         endpoint = self._channel.get("endpoint")
-        if channel not in (REST_HOOK, EMAIL):
+        if channel not in (REST_HOOK, EMAIL, FAX):
             return None
         if not isinstance(endpoint, str):
             self._refuse("required", path, f"the channel {channel} needs an endpoint")
             return None
+        if channel == FAX:
+            if not TEL.fullmatch(endpoint):
+                self._refuse("value", path, "the endpoint of a fax reads tel:+ and 7 to 15 digits")
+            return endpoint
         if channel == EMAIL:
             if not MAILTO.fullmatch(endpoint):
                 self._refuse("value", path, "the endpoint of mail reads mailto:name@host, nothing more")

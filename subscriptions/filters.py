@@ -4,20 +4,24 @@ The text is R4 search syntax as the Backport guide writes it: `name=v`, `name:mo
 `Type?name=v&name=v`. Matching never looks at a resource: a version carries its search keys with it.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote_plus
 
 import conformance
 from conformance import SearchParameter, Topic
 from fhir_server.errors import BadRequest
 from fhir_server.index.encode import normal
+from fhir_server.index.spans import Span
 from fhir_server.index.text import bounded
 from fhir_server.search.coded import token_key
-from fhir_server.search.values import alternatives, unescape
+from fhir_server.search.values import alternatives, date_value, unescape
 from fhir_server.validation import ID
 
 MAX_FILTER = 2000  # characters
+WRITTEN = "_lastUpdated"  # the one date: of the version itself, so it needs no index
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_VALUES = 100  # alternatives of one filter
 
 
@@ -27,13 +31,18 @@ class BadFilter(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One condition: a version must have one of `keys`, or none of them when `absent`."""
+    """One condition: a version must have one of `keys`, or none of them when `absent`; or else it must have been
+    written at one of `times`, (prefix, span in microseconds since 1970)."""
 
     parameter: str
     keys: frozenset[str]
     absent: bool = False
+    times: tuple[tuple[str, Span], ...] = ()
 
-    def matches(self, keys: Collection[str]) -> bool:
+    def matches(self, keys: Collection[str], at: datetime) -> bool:
+        if self.times:
+            written = (at - EPOCH) // timedelta(microseconds=1)
+            return any(_holds(prefix, span, written) for prefix, span in self.times)
         return self.absent == self.keys.isdisjoint(keys)
 
 
@@ -83,6 +92,8 @@ def _clause(name: str, value: str, topic: Topic, base_url: str) -> Clause:
         values = alternatives(name, value)
         if len(values) > MAX_VALUES:
             raise BadFilter(f"the filter '{code}' takes at most {MAX_VALUES} values")
+        if code == WRITTEN:
+            return Clause(code, frozenset(), times=tuple(_time(name, one) for one in values))
         keys = {key for one in values for key in _keys(parameter, modifier, one, base_url)}
     except BadRequest as fault:
         raise BadFilter(fault.issues[0].diagnostics if fault.issues else fault.diagnostics) from None
@@ -108,6 +119,30 @@ def _keys(parameter: SearchParameter, modifier: str, value: str, base_url: str) 
     raise BadFilter(f"the filter '{code}' is a {parameter.type}, which cannot be filtered by here")
 
 
-def matches(clauses: Collection[Clause], keys: Collection[str]) -> bool:
-    """Whether a version with these search keys meets every clause."""
-    return all(clause.matches(keys) for clause in clauses)
+def _time(name: str, value: str) -> tuple[str, Span]:
+    prefix, span = date_value(name, value)
+    if prefix not in _HOLDS:
+        raise BadFilter(f"'{name}' does not take the prefix {prefix} here")
+    return prefix, span
+
+
+def _holds(prefix: str, span: Span, written: int) -> bool:
+    return _HOLDS[prefix](*span, written)
+
+
+# http://hl7.org/fhir/R4/search.html#prefix, for an instant
+_HOLDS: Mapping[str, Callable[[int, int, int], bool]] = {
+    "eq": lambda start, end, at: start <= at < end,
+    "ne": lambda start, end, at: not start <= at < end,
+    "gt": lambda _start, end, at: at >= end,
+    "sa": lambda _start, end, at: at >= end,
+    "ge": lambda start, _end, at: at >= start,
+    "lt": lambda start, _end, at: at < start,
+    "eb": lambda start, _end, at: at < start,
+    "le": lambda _start, end, at: at < end,
+}
+
+
+def matches(clauses: Collection[Clause], keys: Collection[str], at: datetime) -> bool:
+    """Whether a version with these search keys, written at that time, meets every clause."""
+    return all(clause.matches(keys, at) for clause in clauses)

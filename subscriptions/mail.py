@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from html import escape
 from typing import Protocol
 
 from fhir_server.version import Version
@@ -18,7 +19,8 @@ SHOWN = re.compile(r"[A-Za-z0-9-]{1,40}")  # a number fit for a subject line
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A mail. id: the same whenever the same event is sent again to the same Subscription."""
+    """A mail. id: the same whenever the same event is sent again to the same Subscription. html: the body once more,
+    for whom it is wanted."""
 
     id: str
     subscription: str
@@ -27,12 +29,17 @@ class Message:
     subject: str
     body: str
     at: datetime
+    html: str = ""
 
 
 class MailSender(Protocol):
-    """Where mail goes. `deliver` takes a message once however often it is called with it."""
+    """Where mail goes. `deliver` takes a message once however often it is called with it. Raises MailUnavailable."""
 
     def deliver(self, message: Message) -> None: ...
+
+
+class MailUnavailable(Exception):
+    """The mail was not taken; trying again later may help."""
 
 
 class Mailer:
@@ -44,13 +51,24 @@ class Mailer:
         self._referral_number = referral_number
 
     def send(self, subscription: str, definition: SubscriptionDefinition, event: Notified, now: datetime) -> None:
-        to = (definition.endpoint or "").partition(":")[2]
-        about = None if definition.content == EMPTY else event.source
-        subject, link = self._words(about)
+        to = address_of(definition)
+        subject, link = self.words(definition, event)
         body = f"{subject}.\n\nTo see it, please log in: {link}\n\nThis message has no answer address."
+        html = _html(subject, link) if definition.mime.lower().startswith("text/html") else ""
         self._sender.deliver(
-            Message(f"{subscription}/{event.number}", subscription, event.number, to, subject, body, now)
+            Message(f"{subscription}/{event.number}", subscription, event.number, to, subject, body, now, html)
         )
+
+    def fax(self, subscription: str, definition: SubscriptionDefinition, event: Notified, now: datetime) -> Message:
+        """The same news as a fax."""
+        subject, link = self.words(definition, event)
+        body = f"To see it, please log in:\n{link}"
+        to = f"fax {address_of(definition)}"
+        return Message(f"{subscription}/{event.number}", subscription, event.number, to, subject, body, now)
+
+    def words(self, definition: SubscriptionDefinition, event: Notified) -> tuple[str, str]:
+        """What an event may be called in public, and the address that shows it behind the log-in."""
+        return self._words(None if definition.content == EMPTY else event.source)
 
     def _words(self, source: Version | None) -> tuple[str, str]:
         if source is None or source.resource_type != "Task" or source.deleted:
@@ -59,3 +77,16 @@ class Mailer:
         known = SHOWN.fullmatch(number) and any(sign.isdigit() for sign in number)
         subject = f"There is news on referral {number}" if known else "There is news on one of your referrals"
         return subject, f"{self._public_url}/referrals/{source.id}"
+
+
+def address_of(definition: SubscriptionDefinition) -> str:
+    """The address in `mailto:address`."""
+    return (definition.endpoint or "").partition(":")[2]
+
+
+def _html(subject: str, link: str) -> str:
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Radloop</title></head><body>'
+        f'<p>{escape(subject)}.</p><p><a href="{escape(link)}">Log in to see it</a></p>'
+        "<p>This message has no answer address.</p></body></html>"
+    )

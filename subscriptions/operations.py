@@ -103,7 +103,8 @@ class SubscriptionOperations:
         for version in versions:
             if named:
                 _require_owner(request.access, version)
-            channel, status = version.resource()["channel"]["type"], version.resource()["status"]
+            subscription = version.resource()
+            channel, status = subscription["channel"].get("type"), subscription["status"]
             if channel == WEBSOCKET and status != "off":
                 bound.append(version.id)
             elif named:

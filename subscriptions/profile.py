@@ -1,5 +1,7 @@
 """Names of the Subscriptions R5 Backport guide for R4. https://hl7.org/fhir/uv/subscriptions-backport/"""
 
+from conformance import CANONICAL
+
 BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport"
 SUBSCRIPTION_PROFILE = f"{BACKPORT}/StructureDefinition/backport-subscription"
 STATUS_PROFILE = f"{BACKPORT}/StructureDefinition/backport-subscription-status-r4"
@@ -8,6 +10,7 @@ PAYLOAD_CONTENT = f"{BACKPORT}/StructureDefinition/backport-payload-content"
 HEARTBEAT_PERIOD = f"{BACKPORT}/StructureDefinition/backport-heartbeat-period"
 TIMEOUT = f"{BACKPORT}/StructureDefinition/backport-timeout"
 MAX_COUNT = f"{BACKPORT}/StructureDefinition/backport-max-count"
+CHANNEL_SYSTEM = f"{CANONICAL}/CodeSystem/subscription-channel"  # of channels that R4 has no code for
 CHANNEL_TYPE = f"{BACKPORT}/StructureDefinition/backport-channel-type"
 TOPIC_CANONICAL = f"{BACKPORT}/StructureDefinition/capabilitystatement-subscriptiontopic-canonical"
 SERVER_CAPABILITIES = f"{BACKPORT}/CapabilityStatement/backport-subscription-server-r4"

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from urllib.parse import urlsplit
 
 from flask import Flask
 from pymongo.database import Database
@@ -16,18 +17,23 @@ from fhir_server import stream
 from fhir_server.capability import Capability
 from fhir_server.operation import Operation
 from fhir_server.repository import Repository
+from subscriptions.addresses import Addresses
 from subscriptions.binding import Bindings
 from subscriptions.capability import capability
 from subscriptions.courier import Courier, RetryPolicy
 from subscriptions.delivery import KEEP, Delivery
+from subscriptions.desk import SubscriptionDesk
+from subscriptions.fax import FaxGateway, FaxOutbox, FaxSender, HttpFaxSender
 from subscriptions.feed import Sources
 from subscriptions.live import PATH, Sessions, create_live_app
 from subscriptions.mail import Mailer, MailSender
+from subscriptions.mail_store import MongoAddresses, Outbox
 from subscriptions.matching import CONSUMER, Matching
 from subscriptions.operations import SubscriptionOperations
 from subscriptions.outgoing import Outgoing
 from subscriptions.rights import AccessOf, Rights
-from subscriptions.store import BindingTokens, Outbox, SubscriptionStore
+from subscriptions.smtp import SmtpSender, SmtpServer
+from subscriptions.store import BindingTokens, SubscriptionStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,8 @@ class SubscriptionService:
     operations: list[Operation]
     capability: Capability
     outbox: Outbox
+    addresses: Addresses
+    desk: SubscriptionDesk
     _database: Database
     _matching: Matching
     _delivery: Delivery
@@ -72,7 +80,8 @@ def create_service(
     live_url: str,
     referral_number: Callable[[dict], str | None],
     clock: Callable[[], datetime],
-    mail_sender: MailSender | None = None,
+    smtp: SmtpServer | None = None,
+    fax: FaxGateway | None = None,
     policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
     keep: timedelta = KEEP,
 ) -> SubscriptionService:
@@ -80,23 +89,36 @@ def create_service(
 
     access_of: the present access of `client:x` or `user:y`. outgoing: as given to the admission. public_url,
     live_url: the origins that clients know, without a slash at the end. referral_number: of a Task, for mail.
-    mail_sender: None puts mail into the outbox. clock: the practice's time. keep: how long events stay.
+    smtp, fax: the mail server and the fax gateway; None leaves mail or faxes in the outbox. clock: the practice's
+    time. keep: how long events stay.
     """
     store, tokens, outbox = SubscriptionStore(database), BindingTokens(database), Outbox(database)
+    known_addresses = MongoAddresses(database)
     store.prepare()
     tokens.prepare()
+    known_addresses.prepare()
+    sender: MailSender = SmtpSender(smtp, outbox) if smtp else outbox
+    addresses = Addresses(known_addresses, sender, public_url)
     rights = Rights(access_of, repository.store)
     bindings = Bindings(store, tokens)
     operations = SubscriptionOperations(store, repository, topics, rights, bindings, f"{live_url}{PATH}", clock)
-    mailer = Mailer(mail_sender or outbox, public_url, referral_number)
+    fax_sender: FaxSender = FaxOutbox(outbox)
+    if fax is not None:
+        own = Outgoing([urlsplit(fax.url).hostname or ""])  # the operator named it, so it may be a private one
+        fax_sender = HttpFaxSender(fax, own, lambda: public_url)
+    mailer = Mailer(sender, public_url, referral_number)
     holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    courier = Courier(store, repository, topics, rights, outgoing, mailer, clock, holder, policy)
+    courier = Courier(
+        store, repository, topics, rights, outgoing, mailer, addresses, fax_sender, clock, holder, policy
+    )
     return SubscriptionService(
         store=store,
         bindings=bindings,
         operations=operations.declared(),
         capability=capability(topics),
         outbox=outbox,
+        addresses=addresses,
+        desk=SubscriptionDesk(store, repository, topics),
         _database=database,
         _matching=Matching(store, repository, topics, rights),
         _delivery=Delivery(store, courier, keep=keep),

@@ -9,7 +9,7 @@ version that the stream hands over again adds nothing, and one insert is all tha
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,7 +20,6 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
 from fhir_server.stream import await_earlier_writes
-from subscriptions.mail import Message
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +88,7 @@ class SubscriptionStore:
     """Events and states. Thread safe."""
 
     def __init__(self, database: Database) -> None:
-        self._database = _aware(database)
+        self._database = aware(database)
         self._states = self._database["subscription_state"]
         self._events = self._database["subscription_events"]
         self._last: dict[str, int] = {}  # newest numbers seen; a stale one is found out by the unique index
@@ -290,7 +289,7 @@ class BindingTokens:
     """Short-lived tokens that bind a websocket to Subscriptions; only their hashes are kept."""
 
     def __init__(self, database: Database) -> None:
-        self._tokens = _aware(database)["subscription_binding_tokens"]
+        self._tokens = aware(database)["subscription_binding_tokens"]
 
     def prepare(self) -> None:
         self._tokens.create_index("until", expireAfterSeconds=0)
@@ -310,31 +309,12 @@ class BindingTokens:
         return Bound(digest, found["subject"], numbers, found["until"])
 
 
-class Outbox:
-    """Where mail goes while no mail server is set up, for the demonstration and the front desk to see."""
-
-    def __init__(self, database: Database) -> None:
-        self._messages = _aware(database)["outbox"]
-
-    def deliver(self, message: Message) -> None:
-        """Keep a message; once, however often it comes."""
-        document = asdict(message)
-        try:
-            self._messages.insert_one({"_id": document.pop("id"), **document})
-        except DuplicateKeyError:
-            pass  # the same event again, after a crash between sending and noting it
-
-    def list(self, limit: int = 200) -> list[Message]:
-        """The newest messages first."""
-        found = self._messages.find().sort([("at", -1), ("_id", -1)]).limit(limit)
-        return [Message(id=one.pop("_id"), **one) for one in found]
-
-
 def _at(replays: int) -> dict:
     return {"replays": replays or {"$in": [0, None]}}
 
 
-def _aware(database: Database) -> Database:
+def aware(database: Database) -> Database:
+    """The same database, its times with their zone."""
     return database.with_options(CodecOptions(tz_aware=True))
 
 

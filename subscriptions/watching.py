@@ -74,7 +74,7 @@ class Watchers:
         return [
             watcher
             for _, watcher in sorted(found.items())
-            if watcher.counts(version) and filters.matches(watcher.clauses, keys)
+            if watcher.counts(version) and filters.matches(watcher.clauses, keys, version.last_updated)
         ]
 
     def any_of(self, resource_type: str) -> bool:
@@ -87,7 +87,7 @@ class Watchers:
 
     def _choices(self, watcher: Watcher) -> list[tuple[str, ...]]:
         type = watcher.topic.resource_type
-        asked = [clause.keys for clause in watcher.clauses if not clause.absent]
+        asked = [clause.keys for clause in watcher.clauses if clause.keys and not clause.absent]
         return [tuple(f"{type} {key}" for key in sorted(keys)) for keys in asked] or [(type,)]
 
     def _crowd(self, places: tuple[str, ...]) -> int:

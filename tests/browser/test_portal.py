@@ -186,9 +186,16 @@ class TestLook:
                 "/desk?done=accepted",
                 "/referrals",
                 "/outbox",
+                "/admin/subscriptions",
                 f"/desk/referrals/{open_}/times?service=service-ct",
             ],
-            "lakeside": ["/referrals", f"/referrals/{done}", f"/referrals/{done}/feedback", "/refer"],
+            "lakeside": [
+                "/referrals",
+                f"/referrals/{done}",
+                f"/referrals/{done}/feedback",
+                "/refer",
+                "/subscriptions",
+            ],
         }
 
     @pytest.mark.parametrize("user", ["frontdesk", "lakeside"])

@@ -30,10 +30,14 @@ from smart_auth import guard, routes
 from smart_auth.passwords import Passwords
 from smart_auth.service import AuthService, create_service
 from smart_auth.users import add_user
+from subscriptions.addresses import PATH as CONFIRM
+from subscriptions.addresses import Addresses
 from subscriptions.admission import SubscriptionAdmission
 from subscriptions.binding import Bindings
+from subscriptions.desk import SubscriptionDesk
+from subscriptions.mail_store import MongoAddresses, Outbox
 from subscriptions.outgoing import Outgoing
-from subscriptions.store import BindingTokens, Outbox, SubscriptionStore
+from subscriptions.store import BindingTokens, SubscriptionStore
 from tests.smart_auth.oauth import ORIGIN, PASSWORD, SIGNING, Clock, log_in
 
 LIVE = "ws://127.0.0.1:8081/ws/subscriptions"
@@ -117,9 +121,12 @@ def create_app(
 ) -> Flask:
     app = Flask("portal-test")
     fhir_server.http.install(app)
-    guard.install(app, auth, open_access=open_access)
+    guard.install(app, auth, public_prefixes=(CONFIRM,), open_access=open_access)
     app.register_blueprint(routes.create_blueprint(auth, practice.repository, PRACTICE))
-    app.register_blueprint(create_blueprint(practice, auth, bindings, outbox, LIVE))
+    database, repository = practice.repository.store.database, practice.repository
+    desk = SubscriptionDesk(SubscriptionStore(database), repository, conformance.topics())
+    addresses = Addresses(MongoAddresses(database), outbox, ORIGIN)
+    app.register_blueprint(create_blueprint(practice, auth, bindings, outbox, LIVE, addresses, desk))
     return app
 
 

@@ -11,7 +11,7 @@ from referral.context import Practice
 from smart_auth.service import AuthService
 from subscriptions.binding import Bindings
 from subscriptions.mail import Message
-from subscriptions.store import Outbox
+from subscriptions.mail_store import Outbox
 from tests.portal.conftest import LIVE, SYSTEM, Person, Referral, create_app
 from tests.smart_auth.oauth import Clock
 

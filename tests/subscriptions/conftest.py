@@ -205,7 +205,7 @@ class World:
         return operation.handler(OperationRequest(access, "Subscription", instance, values))
 
 
-def make_world(database: Database, accesses: dict[str, Access], policy: RetryPolicy = QUICK) -> World:
+def make_world(database: Database, accesses: dict[str, Access], policy: RetryPolicy = QUICK, **senders: Any) -> World:
     clock, outgoing = Clock(), Outgoing(["127.0.0.1"])
     admission = SubscriptionAdmission(TOPICS, outgoing, clock)
     versions = VersionStore(database)
@@ -220,6 +220,7 @@ def make_world(database: Database, accesses: dict[str, Access], policy: RetryPol
         live_url=LIVE,
         referral_number=lambda task: next((i["value"] for i in task.get("identifier", [])), None),
         clock=clock,
+        **senders,
         policy=policy,
     )
     matching = Matching(service.store, repository, TOPICS, Rights(accesses.get, versions))

@@ -67,11 +67,6 @@ class TestCreate:
         end = (world.clock() - timedelta(minutes=1)).isoformat()
         assert refused(world, a_subscription(end=end)) == {"Subscription.end"}
 
-    def test_mail_goes_to_addresses_that_the_practice_set_up(self, world: World) -> None:
-        channel = {"type": "email", "endpoint": "mailto:office@lakeside.example", "payload": "text/plain"}
-        assert refused(world, a_subscription(channel=channel)) == {"Subscription.channel.endpoint"}
-        assert world.status(world.subscribe(a_subscription(channel=channel), PRACTICE)) == "requested"
-
     def test_who_may_not_read_the_topics_type_may_not_subscribe(self, world: World) -> None:
         scopes = (Scope("system", "Subscription", "cruds"), Scope("system", "Patient", "rs"))
         with pytest.raises(Forbidden):

@@ -58,6 +58,8 @@ FAULTS = [
     (a_subscription(criteria="Task?status=accepted"), CRITERIA, "value"),  # the query criteria of plain R4
     (a_subscription("referral-status", "description=x"), FIRST_FILTER, "value"),
     (a_subscription("referral-status", "authored-on=gt2026"), FIRST_FILTER, "value"),
+    (a_subscription("referral-status", "_lastUpdated=soon"), FIRST_FILTER, "value"),
+    (a_subscription("referral-status", "_lastUpdated:missing=true"), FIRST_FILTER, "value"),
     (a_subscription("referral-status", "Patient?status=x"), FIRST_FILTER, "value"),
     (a_subscription("referral-status", "Patient.status=x"), FIRST_FILTER, "value"),
     (a_subscription("referral-status", "status:above=x"), FIRST_FILTER, "value"),
@@ -90,7 +92,7 @@ FAULTS = [
     (with_channel(payload="application/fhir+xml"), f"{CHANNEL}.payload", "not-supported"),
     (with_channel(payload="application/json"), f"{CHANNEL}.payload", "not-supported"),
     (with_channel(payload="application/fhir+json; fhirVersion=5.0"), f"{CHANNEL}.payload", "not-supported"),
-    (email(payload="text/html"), f"{CHANNEL}.payload", "not-supported"),
+    (email(payload="text/csv"), f"{CHANNEL}.payload", "not-supported"),
     (with_content(), "Subscription.channel.payload.extension", "required"),
     (without("_payload"), "Subscription.channel.payload.extension", "required"),
     (with_content("id-only", "empty"), "Subscription.channel.payload.extension", "invariant"),

@@ -1,12 +1,15 @@
 """Filters as clauses over the search keys of a version. https://hl7.org/fhir/R4/search.html"""
 
+from datetime import UTC, datetime
+
 import pytest
 
 import conformance
 from fhir_server.index import Indexer
-from subscriptions.filters import matches, parse
+from subscriptions.filters import WRITTEN, matches, parse
 from tests.subscriptions.conftest import BASE, TOPICS, topic
 
+AT = datetime(2026, 3, 1, 8, tzinfo=UTC)
 TASK = {
     "resourceType": "Task", "id": "1", "status": "accepted", "intent": "order",
     "businessStatus": {"coding": [{"system": "http://s", "code": "received"}]},
@@ -50,16 +53,28 @@ TASK = {
 ])  # fmt: skip
 def test_a_filter_holds_or_does_not(text: str, matched: bool) -> None:
     keys = Indexer(BASE).index(TASK).keys
-    assert matches(parse(text, TOPICS[topic("referral-status")], BASE), keys) is matched
+    assert matches(parse(text, TOPICS[topic("referral-status")], BASE), keys, AT) is matched
+
+
+@pytest.mark.parametrize("value, matched", [
+    ("2026-03-01", True), ("2026-03-01T08:00:00Z", True), ("2026-03-02", False), ("ne2026-03-01", False),
+    ("ne2025", True), ("gt2026-02", True), ("gt2026-03-01", False), ("ge2026-03-01", True), ("ge2026-03-02", False),
+    ("lt2026-03-01", False), ("lt2026-03-02", True), ("le2026-03-01", True), ("le2026-02", False),
+    ("sa2026-02", True), ("eb2026-03-02", True), ("eb2026", False), ("lt2020,gt2025", True), ("lt2020,gt2027", False),
+])  # fmt: skip
+def test_a_version_is_written_at_its_time(value: str, matched: bool) -> None:
+    assert matches(parse(f"_lastUpdated={value}", TOPICS[topic("referral-status")], BASE), (), AT) is matched
 
 
 def test_every_filter_that_a_topic_offers_can_be_filtered_by() -> None:
     for one in TOPICS.values():
         parameters = conformance.search_parameters(one.resource_type)
         for code in one.filters:
+            if code == WRITTEN:
+                continue  # of the version, below
             value = f"{parameters[code].targets[0]}/1" if parameters[code].type == "reference" else "x"
             (clause,) = parse(f"{code}={value}", one, BASE)
-            assert matches([clause], {f"{code}={value}"}), (one.name, code)
+            assert matches([clause], {f"{code}={value}"}, AT), (one.name, code)
 
 
 @pytest.mark.parametrize("name", sorted(one.name for one in TOPICS.values()))

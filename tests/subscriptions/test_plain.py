@@ -43,6 +43,8 @@ class TestCriteria:
         ("Task?identifier=http%3A%2F%2Fa%7C1", True),
         ("Task?_tag=urn:t|a", True),
         ("Task?_tag=urn:t|b", False),
+        ("Task?_lastUpdated=gt2020&status=requested", True),
+        ("Task?_lastUpdated=lt2020", False),
         ("ServiceRequest?status=requested", False),
     ])  # fmt: skip
     def test_a_new_resource_is_an_event_when_the_search_would_find_it(
@@ -71,7 +73,7 @@ class TestCriteria:
 
     @pytest.mark.parametrize("criteria", [
         "Task?description=x", "Task?authored-on=gt2026", "Task?subject.name=x", "Task?patient:Patient.name=x",
-        "Task?_has:Provenance:target:agent=x", "Task?_lastUpdated=gt2026", "Task?_id=1", "Task?_include=Task:owner",
+        "Task?_has:Provenance:target:agent=x", "Task?_lastUpdated=ap2026", "Task?_id=1", "Task?_include=Task:owner",
         "Task?status", "Task?status=", "Task?status:above=x", "Task?requester:Patient=Organization/1", "Task?_text=x",
         "Nothing?status=x", "Subscription?status=active", "Binary", "Task?" + "x" * 2000,
     ])  # fmt: skip

@@ -75,6 +75,6 @@ def test_looks_at_those_concerned_alone_however_many_there_are(monkeypatch: pyte
     for number in range(MANY):
         watchers.add(a_watcher(f"s{number}", "status=requested", f"requester=Organization/{number}"))
     looked_at = []
-    monkeypatch.setattr(filters, "matches", lambda clauses, keys: looked_at.append(clauses) or True)
+    monkeypatch.setattr(filters, "matches", lambda clauses, _keys, _at: looked_at.append(clauses) or True)
     assert concerned(watchers, a_task("77")) == ["s0", "s77"]  # the first one lay alone under the shared key
     assert len(looked_at) == 2
