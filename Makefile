@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 FOREIGN := tests/foreign
+SUBSCRIBERS := tests/subscriptions/foreign
 NODE_READY := $(FOREIGN)/node_modules/.package-lock.json
 
 export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
@@ -52,9 +53,10 @@ node: ## install the FHIR client of Node that a test drives (a test that lacks i
 	@if command -v npm >/dev/null; then $(MAKE) --silent $(NODE_READY); \
 	else echo "==> no npm: the test of fhir-kit-client will be skipped; install Node 20"; fi
 
-$(NODE_READY): $(FOREIGN)/package-lock.json
-	@echo "==> Node packages of $(FOREIGN)"
+$(NODE_READY): $(FOREIGN)/package-lock.json $(SUBSCRIBERS)/package-lock.json
+	@echo "==> Node packages of $(FOREIGN) and $(SUBSCRIBERS)"
 	npm ci --no-audit --no-fund --prefix $(FOREIGN)
+	npm ci --no-audit --no-fund --ignore-scripts --prefix $(SUBSCRIBERS)
 	@touch $@
 
 test: setup system node ## run all tests but the long ones
@@ -91,4 +93,4 @@ picture: setup system ## take the pictures of the portal that the README shows
 	$(BIN)/python -m docs.picture
 
 clean: ## remove the environment and caches (not the data)
-	rm -rf $(VENV) .cache .pytest_cache .hypothesis *.egg-info $(FOREIGN)/node_modules
+	rm -rf $(VENV) .cache .pytest_cache .hypothesis *.egg-info $(FOREIGN)/node_modules $(SUBSCRIBERS)/node_modules

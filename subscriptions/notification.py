@@ -110,7 +110,7 @@ def r4b_bundle(kind: str, about: About, events: Iterable[Notified], base_url: st
         "status": about.status,
         "type": kind,
         "eventsSinceSubscriptionStart": str(about.total),
-        "subscription": {"reference": f"{base_url}/Subscription/{about.subscription}"},
+        "subscription": {"reference": f"Subscription/{about.subscription}"},  # clients cut it at the first slash
     }
     told = [
         {"eventNumber": str(event.number), "timestamp": instant(event.at)}

@@ -182,7 +182,7 @@ class TestR4Frames:
         bundle = client.hear()
         status = bundle["entry"][0]["resource"]
         assert (status["resourceType"], status["type"]) == ("SubscriptionStatus", "event-notification")
-        assert status["subscription"] == {"reference": f"{BASE}/Subscription/{id}"}
+        assert status["subscription"] == {"reference": f"Subscription/{id}"}
         assert [(one["eventNumber"], one["focus"]) for one in status["notificationEvent"]] == [
             ("1", {"reference": f"{BASE}/{task}"})
         ]
