@@ -17,7 +17,7 @@ export npm_config_cache := $(CURDIR)/.cache/npm
 export MYPY_CACHE_DIR := $(CURDIR)/.cache/mypy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-slow conformance lint format types lock system node bench picture clean
+.PHONY: help setup run demo test test-slow conformance lint format types lock system node bench picture sheet clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -91,6 +91,9 @@ bench: setup ## print what reads, writes and events cost on this machine
 
 picture: setup system ## take the pictures of the portal that the README shows
 	$(BIN)/python -m docs.picture
+
+sheet: setup ## draw a contact sheet of a folder of DICOM files (FOLDER=...)
+	$(BIN)/python -m docs.contact_sheet $(FOLDER)
 
 clean: ## remove the environment and caches (not the data)
 	rm -rf $(VENV) .cache .pytest_cache .hypothesis *.egg-info $(FOREIGN)/node_modules $(SUBSCRIBERS)/node_modules

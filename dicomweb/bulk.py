@@ -1,5 +1,6 @@
 """Bulk data: the values that metadata only names, read from the stored object. PS3.18 section 10.4.1.1.5 and .6."""
 
+import base64
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,7 +11,7 @@ from dicomweb import part10
 from dicomweb.accept import OCTETS, Accepted, frame_type
 from dicomweb.blobs import BlobStore
 from dicomweb.content import Content, Part, multipart, multipart_of
-from dicomweb.dicom_json import text, words_swapped
+from dicomweb.dicom_json import integer, text, words_swapped
 from dicomweb.frames import ReadRange
 from dicomweb.instance import instance_address
 from dicomweb.records import StoredInstance
@@ -102,6 +103,18 @@ def bulk_value(stored: StoredInstance, path: str, blobs: BlobStore) -> BulkValue
         length,
         lambda begin, size: blobs.chunks(stored.blob_key, offset + begin, size),
     )
+
+
+def document(stored: StoredInstance, blobs: BlobStore) -> BulkValue:
+    """The encapsulated document, without the byte that made its length even. Raises NotFound. PS3.3 C.24.2."""
+    attributes = stored.attributes
+    if "InlineBinary" in attributes.get(_DOCUMENT, {}):
+        value = _in_memory(base64.b64decode(attributes[_DOCUMENT]["InlineBinary"]))
+    else:
+        value = bulk_value(stored, _DOCUMENT, blobs)
+    length = integer(attributes, "00420015", value.length) or value.length
+    media_type = text(attributes, _DOCUMENT_TYPE).lower()
+    return BulkValue(media_type, max(0, min(length, value.length)), value.section)
 
 
 def reader(blobs: BlobStore, stored: StoredInstance) -> ReadRange:

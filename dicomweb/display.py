@@ -5,9 +5,10 @@ PS3.3 sections C.7.6.16 (functional groups), C.11.1 (modality LUT), C.11.2 (VOI 
 import base64
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dicomweb.dicom_json import Attribute, Attributes, first, items, number, text
+from dicomweb.overlays import Overlay, overlays_of
 from fhir_server.errors import BadRequest
 
 LINEAR, LINEAR_EXACT, SIGMOID = "LINEAR", "LINEAR_EXACT", "SIGMOID"
@@ -23,6 +24,8 @@ _PALETTE = (
     ("00281102", "00281202", "00281222"),
     ("00281103", "00281203", "00281223"),
 )
+
+_SQUARE = 0.005  # a difference of pixel sides that nobody sees
 
 ReadBulk = Callable[[str], bytes]  # by the path in a BulkDataURI
 
@@ -57,7 +60,9 @@ class Lut:
 
 @dataclass(frozen=True, slots=True)
 class Display:
-    """From stored values to what is seen. padding: closed range of stored values that are no part of the image."""
+    """From stored values to what is seen. padding: closed range of stored values that are no part of the image.
+    aspect: height of a pixel by its width. output_lut: applied last, before the inversion. icc: the colours' profile.
+    """
 
     slope: float = 1.0
     intercept: float = 0.0
@@ -67,6 +72,10 @@ class Display:
     inverse: bool = False
     palette: tuple[Lut, ...] = ()
     padding: tuple[float, float] | None = None
+    aspect: float = 1.0
+    overlays: tuple[Overlay, ...] = ()
+    output_lut: Lut | None = None
+    icc: bytes = field(default=b"", repr=False)
 
 
 def display_of(attributes: Attributes, frame_number: int, read_bulk: ReadBulk) -> Display:
@@ -79,13 +88,39 @@ def display_of(attributes: Attributes, frame_number: int, read_bulk: ReadBulk) -
     return Display(
         slope if slope else 1.0,
         intercept or 0.0,
-        _lut_of(attributes, _MODALITY_LUT, read_bulk),
-        _lut_of(attributes, _VOI_LUT, read_bulk) or _lut_of(voi, _VOI_LUT, read_bulk),
-        _window(voi),
+        lut_of(attributes, _MODALITY_LUT, read_bulk),
+        lut_of(attributes, _VOI_LUT, read_bulk) or lut_of(voi, _VOI_LUT, read_bulk),
+        window_of(voi),
         inverse,
-        _palette(attributes, read_bulk) if text(attributes, "00280004") == "PALETTE COLOR" else (),
-        None if padding is None else (min(padding, limit or padding), max(padding, limit or padding)),
+        palette_of(attributes, read_bulk) if text(attributes, "00280004") == "PALETTE COLOR" else (),
+        None if padding is None else _ordered(padding, padding if limit is None else limit),
+        _aspect(attributes),
+        overlays_of(attributes, frame_number, lambda value: bytes_of(value, read_bulk)),
+        next((lut for item in items(attributes, "20500010") if (lut := value_lut(item, read_bulk))), None),
+        bytes_of(attributes.get("00282000", {}), read_bulk),
     )
+
+
+def without_overlays(display: Display) -> Display:
+    """The display without the overlays of the image itself."""
+    return replace(display, overlays=())
+
+
+def _ordered(one: float, other: float) -> tuple[float, float]:
+    return min(one, other), max(one, other)
+
+
+def _aspect(attributes: Attributes) -> float:
+    """By the distances of pixels; PS3.3 C.7.6.3.1.7 has the aspect ratio for images without."""
+    groups = items(attributes, _SHARED_GROUPS)[:1]
+    measures = next((m for group in groups for m in items(group, "00289110")), attributes)
+    places = (measures, attributes, attributes, attributes)
+    for place, tag in zip(places, ("00280030", "00181164", "00182010", "00280034"), strict=True):
+        values = place.get(tag, {}).get("Value", [])
+        if len(values) >= 2 and all(isinstance(value, int | float) and value > 0 for value in values[:2]):
+            ratio = values[0] / values[1]
+            return float(ratio) if 0.1 <= ratio <= 10 and abs(ratio - 1) > _SQUARE else 1.0
+    return 1.0
 
 
 def parse_window(given: str) -> Window:
@@ -102,7 +137,8 @@ def parse_window(given: str) -> Window:
     return window
 
 
-def _window(voi: Attributes) -> Window | None:
+def window_of(voi: Attributes) -> Window | None:
+    """The first window of a VOI LUT module or group, if it is one."""
     center, width = number(voi, _CENTER), number(voi, _WIDTH)
     if center is None or width is None:
         return None
@@ -121,13 +157,20 @@ def _group(attributes: Attributes, frame_number: int, group: str, member: str) -
     return attributes
 
 
-def _lut_of(attributes: Attributes, sequence: str, read_bulk: ReadBulk) -> Lut | None:
+def lut_of(attributes: Attributes, sequence: str, read_bulk: ReadBulk) -> Lut | None:
+    """The lookup table of the first item of a sequence."""
     for item in items(attributes, sequence)[:1]:
-        return _lut(item, _LUT_DESCRIPTOR, _LUT_DATA, read_bulk)
+        return value_lut(item, read_bulk)
     return None
 
 
-def _palette(attributes: Attributes, read_bulk: ReadBulk) -> tuple[Lut, ...]:
+def value_lut(item: Attributes, read_bulk: ReadBulk) -> Lut | None:
+    """The lookup table of an item, if it has a whole one."""
+    return _lut(item, _LUT_DESCRIPTOR, _LUT_DATA, read_bulk)
+
+
+def palette_of(attributes: Attributes, read_bulk: ReadBulk) -> tuple[Lut, ...]:
+    """The tables for red, green and blue; none unless all are there."""
     luts = []
     for descriptor, data, segmented in _PALETTE:
         lut = _lut(attributes, descriptor, data, read_bulk)
@@ -143,7 +186,7 @@ def _lut(
     attributes: Attributes, descriptor: str, data: str, read_bulk: ReadBulk, *, segmented: bool = False
 ) -> Lut | None:
     described = attributes.get(descriptor, {}).get("Value", [])
-    content = _bytes(attributes.get(data, {}), read_bulk)
+    content = bytes_of(attributes.get(data, {}), read_bulk)
     if len(described) != 3 or not content or not all(isinstance(value, int) for value in described):
         return None
     count, first_value, bits = described
@@ -151,7 +194,8 @@ def _lut(
     return Lut(count % 65536 or 65536, first_value, bits if 8 <= bits <= 16 else 16, content, segmented)
 
 
-def _bytes(attribute: Attribute, read_bulk: ReadBulk) -> bytes:
+def bytes_of(attribute: Attribute, read_bulk: ReadBulk) -> bytes:
+    """A binary value, wherever it is; empty when there is none."""
     if "InlineBinary" in attribute:
         return base64.b64decode(attribute["InlineBinary"])
     if "BulkDataURI" in attribute:

@@ -36,8 +36,9 @@ class FrameTable:
     def encapsulated(self) -> bool:
         return self.spans is not None
 
-    def read(self, frame_number: int, read_range: ReadRange) -> bytes:
-        """The frame as stored: native pixels, or the compressed stream. Raises IndexError outside 1..count."""
+    def read(self, frame_number: int, read_range: ReadRange, *, even: bool = False) -> bytes:
+        """The frame as stored: native pixels, or the compressed stream. even: with the byte after an odd number of
+        them, which belongs to the last word of big-endian pixels. Raises IndexError outside 1..count."""
         if not 1 <= frame_number <= self.count:
             raise IndexError(frame_number)
         if self.spans is not None:
@@ -46,7 +47,8 @@ class FrameTable:
         begin = (frame_number - 1) * self.bits
         end = begin + self.bits
         first, shift = divmod(begin, 8)
-        data = read_range(self.offset + first, (end + 7) // 8 - first)
+        length = (end + 7) // 8 - first
+        data = read_range(self.offset + first, length + (length % 2 if even else 0))
         if not shift and not self.bits % 8:
             return data
         # One-bit pixels follow each other without a gap, so a frame may begin inside a byte.

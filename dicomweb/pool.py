@@ -25,6 +25,7 @@ from fhir_server.errors import NotAcceptable, Unavailable
 TIMEOUT_S = 30.0
 TASKS_A_PROCESS = 1000  # then it is replaced, whatever a decoder may have leaked
 MEMORY_BYTES = 4 * 1024**3  # address space of a process
+NICENESS = 5  # below the web server's: a large image does not hold up an appointment
 WAITING_A_PROCESS = 16  # tasks beyond that are refused: who waits longer has gone
 
 Result = TypeVar("Result")
@@ -86,6 +87,7 @@ class PixelPool:
 def _begin() -> None:
     """First thing in a process of the pool."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends its pool
+    os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from zlib import MAX_WBITS, compressobj
@@ -10,7 +9,7 @@ from zlib import MAX_WBITS, compressobj
 import orjson
 from flask import Blueprint, Response, request
 
-from dicomweb import bulk, qido, stow, wado
+from dicomweb import bulk, qido, rendered_routes, stow, wado
 from dicomweb.accept import (
     ANY,
     DICOM,
@@ -18,21 +17,19 @@ from dicomweb.accept import (
     DICOM_XML,
     MULTIPART,
     Accepted,
-    choose,
     content_type,
     json_or_xml,
-    parse_accept,
 )
 from dicomweb.attributes import Level
 from dicomweb.blobs import BlobStore
 from dicomweb.content import Content
 from dicomweb.delivery import unless_known
-from dicomweb.display import parse_window
 from dicomweb.instance import instance_address
 from dicomweb.multipart import CHUNK, Part, parts
 from dicomweb.native_xml import as_xml
 from dicomweb.pool import PixelPool
-from dicomweb.render import JPEG, MAX_VIEWPORT, PNG, Rendering, Viewport
+from dicomweb.records import InstanceFile, StoredInstance
+from dicomweb.rendered_routes import accepted
 from dicomweb.store import DicomStore
 from dicomweb.uids import check_uid, imaging_study_id
 from fhir_server.errors import BadRequest, Forbidden, UnsupportedMediaType
@@ -42,10 +39,8 @@ log = logging.getLogger(__name__)
 
 IMAGING = "ImagingStudy"
 MAY_DELETE = frozenset({"admin", "practice", "system"})  # who may expunge resources, too
-THUMBNAIL_SIDE = 128
 ANYTHING = Accepted(ANY)
 _STORED_FROM = (DICOM, DICOM_JSON, DICOM_XML)
-_BLANK = re.compile(r"(?<=\w) (?=\w)")
 _STUDY = "/studies/<study>"
 _SERIES = f"{_STUDY}/series/<series>"
 _INSTANCE = f"{_SERIES}/instances/<instance>"
@@ -82,7 +77,7 @@ def create_blueprint(
         outcome = stow.store_instances(store, blobs, message, media_type, study, max_bytes)
         answer = stow.answer(outcome, base_url)
         # What is stored is told, in a form that the client may not have asked for rather than not at all.
-        if next((a for a in _accepted() if a.fits(DICOM_JSON) or a.fits(DICOM_XML)), ANYTHING).fits(DICOM_JSON):
+        if next((a for a in accepted() if a.fits(DICOM_JSON) or a.fits(DICOM_XML)), ANYTHING).fits(DICOM_JSON):
             return _json(orjson.dumps(answer), outcome.status)
         return Response(as_xml(answer), outcome.status, content_type=DICOM_XML)
 
@@ -114,7 +109,7 @@ def create_blueprint(
     def search(level: Level, study: str | None = None, series: str | None = None) -> Response:
         access = current_access()
         access.require("search", IMAGING)
-        media_type = json_or_xml(_accepted(), "the answer to a search")
+        media_type = json_or_xml(accepted(), "the answer to a search")
         if study is not None:
             _check(study, series)
             store.check_visible(access, study)
@@ -143,14 +138,18 @@ def create_blueprint(
         files = store.files(study, series, instance)
         if instance is not None:
             state = files[0].blob_key
-        return unless_known(state, lambda: wado.instance_files(blobs, files, _accepted(), base))
+
+        def load(file: InstanceFile) -> StoredInstance:
+            return store.instance(study, file.series, file.sop_instance)
+
+        return unless_known(state, lambda: wado.instance_files(blobs, files, accepted(), base, load, pool))
 
     @dicomweb.get(f"{_STUDY}/metadata")
     @dicomweb.get(f"{_SERIES}/metadata")
     @dicomweb.get(f"{_INSTANCE}/metadata")
     def metadata(study: str, series: str | None = None, instance: str | None = None) -> Response:
         state = readable(study, series, instance)
-        media_type = json_or_xml(_accepted(), "metadata")
+        media_type = json_or_xml(accepted(), "metadata")
 
         def make() -> Content | Response:
             documents = store.metadata(study, series, instance)
@@ -173,14 +172,14 @@ def create_blueprint(
         base = base_url + instance_address(study, series, instance)
         wanted = wado.parse_frame_numbers(numbers)
         stored = store.instance(study, series, instance)
-        return unless_known(stored.blob_key, lambda: wado.frames(stored, wanted, _accepted(), blobs, pool, base))
+        return unless_known(stored.blob_key, lambda: wado.frames(stored, wanted, accepted(), blobs, pool, base))
 
     @dicomweb.get(f"{_INSTANCE}/bulkdata/<path:path>")
     def bulk_data(study: str, series: str, instance: str, path: str) -> Response:
         readable(study, series, instance)
         address = f"{base_url}{instance_address(study, series, instance)}/bulkdata/{path}"
         stored = store.instance(study, series, instance)
-        return unless_known(stored.blob_key, lambda: bulk.bulk_data(stored, path, _accepted(), blobs, address))
+        return unless_known(stored.blob_key, lambda: bulk.bulk_data(stored, path, accepted(), blobs, address))
 
     @dicomweb.get(f"{_STUDY}/bulkdata")
     @dicomweb.get(f"{_SERIES}/bulkdata")
@@ -197,42 +196,9 @@ def create_blueprint(
     def bulk_data_at(study: str, series: str | None, instance: str | None, paths: Iterable[str] | None) -> Response:
         state = readable(study, series, instance)
         found = store.stored_instances(study, series, instance)
-        return unless_known(state, lambda: bulk.bulk_data_of(found, paths, _accepted(), blobs, base_url))
+        return unless_known(state, lambda: bulk.bulk_data_of(found, paths, accepted(), blobs, base_url))
 
-    @dicomweb.get(f"{_INSTANCE}/rendered")
-    @dicomweb.get(f"{_INSTANCE}/frames/<number>/rendered")
-    def rendered(study: str, series: str, instance: str, number: str = "1") -> Response:
-        return image(study, series, instance, number, _rendering(None))
-
-    @dicomweb.get(f"{_INSTANCE}/thumbnail")
-    @dicomweb.get(f"{_INSTANCE}/frames/<number>/thumbnail")
-    def thumbnail(study: str, series: str, instance: str, number: str = "1") -> Response:
-        return image(study, series, instance, number, _rendering(Viewport(THUMBNAIL_SIDE, THUMBNAIL_SIDE)))
-
-    @dicomweb.get(f"{_STUDY}/thumbnail")
-    @dicomweb.get(f"{_SERIES}/thumbnail")
-    def representative(study: str, series: str | None = None) -> Response:
-        """The image in the middle of the (first) series."""
-        readable(study, series)
-        files = store.files(study, series)
-        first = [file for file in files if file.series == files[0].series]
-        middle = first[len(first) // 2]
-        wanted = _rendering(Viewport(THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-        return image(study, middle.series, middle.sop_instance, "1", wanted)
-
-    def image(study: str, series: str, instance: str, number: str, wanted: Rendering) -> Response:
-        readable(study, series, instance)
-        numbers = wado.parse_frame_numbers(number)
-        if len(numbers) != 1:
-            raise BadRequest("one frame at a time is rendered")
-        stored = store.instance(study, series, instance)
-
-        def make() -> Response:
-            body = wado.rendered(stored, numbers[0], wanted, blobs, pool)
-            return Response(body, content_type=wanted.media_type)
-
-        return unless_known(stored.blob_key, make)
-
+    rendered_routes.add_routes(dicomweb, store, blobs, pool, base_url, readable)
     return dicomweb
 
 
@@ -242,13 +208,6 @@ def _check(study: str, series: str | None = None, instance: str | None = None) -
         check_uid(series, "SeriesInstanceUID")
     if instance is not None:
         check_uid(instance, "SOPInstanceUID")
-
-
-def _accepted() -> list[Accepted]:
-    """What the client accepts: the query parameter is for those that cannot set a header. PS3.18 section 8.3.3.1."""
-    # An unencoded `+` in a query is a blank, and viewers leave it so.
-    named = ",".join(_BLANK.sub("+", value) for value in request.args.getlist("accept"))
-    return parse_accept(named, request.headers.get("Accept"))
 
 
 def _message() -> tuple[Iterable[Part], str]:
@@ -272,37 +231,6 @@ def _message() -> tuple[Iterable[Part], str]:
         raise BadRequest("the request has no content")
     chunks = chain([first], iter(lambda: request.stream.read(CHUNK), b""))
     return [Part({"content-type": media_type}, chunks)], media_type
-
-
-def _rendering(viewport: Viewport | None) -> Rendering:
-    """What the query parameters of a rendered image ask for. PS3.18 section 8.3.5.1. Raises BadRequest."""
-    given = request.args
-    media_type = choose(_accepted(), [JPEG, PNG], "a rendered image")
-    quality = given.get("quality", "").strip() or "90"
-    if not (quality.isascii() and quality.isdigit() and 1 <= int(quality[:4]) <= 100):
-        raise BadRequest("quality is a number from 1 to 100")
-    window = parse_window(given["window"]) if given.get("window", "").strip() else None
-    if given.get("viewport", "").strip():
-        viewport = _viewport(given["viewport"])
-    return Rendering(media_type, int(quality), window, viewport)
-
-
-def _viewport(given: str) -> Viewport:
-    """`vw,vh` or `vw,vh,sx,sy,sw,sh`, where the last four may be empty."""
-    fault = BadRequest(f"viewport takes width,height or width,height,x,y,width,height; at most {MAX_VIEWPORT} wide")
-    fields = [field.strip() for field in given.split(",")]
-    try:
-        numbers = [float(field) if field else None for field in fields]
-    except ValueError:
-        raise fault from None
-    if len(numbers) not in (2, 6) or not all(n is None or abs(n) <= 1_000_000 for n in numbers):
-        raise fault
-    width, height, x, y, source_width, source_height = [*numbers, None, None, None, None][:6]
-    if width is None or height is None or not (1 <= width <= MAX_VIEWPORT and 1 <= height <= MAX_VIEWPORT):
-        raise fault
-    if (x or 0) < 0 or (y or 0) < 0 or source_width == 0 or source_height == 0:
-        raise fault
-    return Viewport(int(width), int(height), x or 0.0, y or 0.0, source_width, source_height)
 
 
 def _json(body: bytes | Iterable[bytes], status: int = 200) -> Response:

@@ -1,5 +1,6 @@
 """WADO-RS: what is sent of stored instances. PS3.18 section 10.4. Knows the blob store, not HTTP's request."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -7,56 +8,105 @@ from functools import partial
 import orjson
 from pydicom.uid import ExplicitVRBigEndian
 
+from dicomweb import transcode
 from dicomweb.accept import ANY, DICOM, DICOM_XML, EXPLICIT_LITTLE_ENDIAN, OCTETS, ZIP, Accepted, frame_type
 from dicomweb.archive import archive
 from dicomweb.blobs import BlobStore
-from dicomweb.bulk import PIXELS, bulk_value, reader
+from dicomweb.bulk import PIXELS, reader
 from dicomweb.content import Content, Part, multipart, multipart_of
 from dicomweb.dicom_json import integer, text
-from dicomweb.display import display_of
 from dicomweb.frames import FrameTable
 from dicomweb.native_xml import as_xml
-from dicomweb.pixels import EncodedFrame, decodable
+from dicomweb.pixels import EncodedFrame, decodable, recodable
 from dicomweb.pool import PixelPool
 from dicomweb.records import InstanceFile, StoredInstance
-from dicomweb.render import Rendering
 from fhir_server.errors import BadRequest, NotAcceptable, NotFound
 
 MAX_FRAMES = 4096  # in one request
 _ALLOCATED = {"7FE00008": 32, "7FE00009": 64}
 
 
+Load = Callable[[InstanceFile], StoredInstance]
+
 # Whole instances
 
 
-def instance_files(blobs: BlobStore, files: list[InstanceFile], accepted: list[Accepted], base: str) -> Content:
-    """The instances as they were received: all of them, or an error before the first byte. Raises NotAcceptable.
+def instance_files(
+    blobs: BlobStore, files: list[InstanceFile], accepted: list[Accepted], base: str, load: Load, pool: PixelPool
+) -> Content:
+    """The instances as they were received, or in the transfer syntax asked for: all of them, or an error before the
+    first byte. Raises NotAcceptable.
 
-    base: address of the study.
+    base: address of the study. load: the stored instance of a file.
     """
     for wanted in accepted:
-        syntax = wanted.transfer_syntax
-        fits = wanted.fits(DICOM) and (syntax in (None, "*") or all(file.transfer_syntax == syntax for file in files))
-        if fits and wanted.multipart:
-            return multipart(DICOM, [_file_part(blobs, file, base) for file in files])
-        if fits and len(files) == 1:
-            key = files[0].blob_key
-            media_type = f"{DICOM}; transfer-syntax={files[0].transfer_syntax}"
-            return Content(media_type, blobs.chunks(key), blobs.size(key), partial(blobs.chunks, key))
-        if wanted.fits(ZIP) and syntax in (None, "*"):
+        if wanted.fits(ZIP) and not wanted.fits(DICOM) and wanted.transfer_syntax in (None, "*"):
             return archive(blobs, files)
+        if not wanted.fits(DICOM) or not (wanted.multipart or len(files) == 1):
+            continue
+        target = wanted.transfer_syntax
+        if target is None and wanted.content != ANY:
+            target = EXPLICIT_LITTLE_ENDIAN  # the default, where a client asks for DICOM and names no other
+        if target not in (None, "*") and not all(_sendable(file, target, wanted) for file in files):
+            continue
+        try:
+            first = _file_part(blobs, files[0], base, target, load, pool, strict=wanted.transfer_syntax is not None)
+        except NotAcceptable:
+            if wanted is accepted[-1]:
+                raise
+            continue
+        if wanted.multipart:
+            rest = (_file_part(blobs, file, base, target, load, pool) for file in files[1:])
+            if target in (None, "*") or all(file.transfer_syntax == target for file in files):
+                return multipart(DICOM, [first, *rest])
+            return multipart_of(DICOM, itertools.chain([first], rest))
+        section = None if first.size is None else partial(blobs.chunks, files[0].blob_key)
+        return Content(first.headers["Content-Type"], first.chunks(), first.size, section)
     raise NotAcceptable(
-        'instances are available as multipart/related; type="application/dicom", in the transfer syntax that they '
-        f"are stored in, and as {ZIP}"
+        'instances are available as multipart/related; type="application/dicom"; transfer-syntax=*, uncompressed, '
+        f"or in a syntax that they can be compressed into, and as {ZIP}"
     )
 
 
-def _file_part(blobs: BlobStore, file: InstanceFile, base: str) -> Part:
+def _sendable(file: InstanceFile, target: str, wanted: Accepted) -> bool:
+    return (
+        file.transfer_syntax == target
+        or transcode.possible(file.transfer_syntax, target)
+        or wanted.transfer_syntax is None  # what cannot be uncompressed, such as a video, is sent as it is
+    )
+
+
+def _file_part(
+    blobs: BlobStore,
+    file: InstanceFile,
+    base: str,
+    target: str | None,
+    load: Load,
+    pool: PixelPool,
+    *,
+    strict: bool = False,
+) -> Part:
+    """target: None or `*` for the stored file. strict: raises NotAcceptable where it cannot be sent so; else such an
+    instance is sent as it is stored, and says so, rather than be missing among the others."""
+    syntax, size = file.transfer_syntax, blobs.size(file.blob_key)
+    chunks: Iterable[bytes] | None = None
+    if target not in (None, "*", syntax):
+        stored = load(file)
+        try:
+            encoded = encoded_frames(stored) if stored.frames is not None else None
+            chunks = transcode.transcode(stored, target, reader(blobs, stored), encoded, pool, size)
+            syntax = target if stored.frames is not None else EXPLICIT_LITTLE_ENDIAN
+        except NotAcceptable:
+            if strict:
+                raise
     headers = {
-        "Content-Type": f"{DICOM}; transfer-syntax={file.transfer_syntax}",
+        "Content-Type": f"{DICOM}; transfer-syntax={syntax}",
         "Content-Location": f"{base}/series/{file.series}/instances/{file.sop_instance}",
     }
-    return Part(headers, lambda: blobs.chunks(file.blob_key), blobs.size(file.blob_key))
+    if chunks is not None:
+        made = chunks
+        return Part(headers, lambda: made)
+    return Part(headers, lambda: blobs.chunks(file.blob_key), size)
 
 
 # Metadata
@@ -91,17 +141,18 @@ def frames(
     stored: StoredInstance, numbers: list[int], accepted: list[Accepted], blobs: BlobStore, pool: PixelPool, base: str
 ) -> Content:
     """Frames in the order asked for, as stored or decoded. Raises NotFound, NotAcceptable. base: of the instance."""
-    table = _frame_table(stored, max(numbers))
+    table = frame_table(stored, max(numbers))
     plan = _plan(accepted, stored, table, single=len(numbers) == 1)
     read_range = reader(blobs, stored)
-    encoded = _encoded(stored) if plan.decode else None
+    encoded = encoded_frames(stored) if plan.transcode else None
+    even = stored.transfer_syntax == ExplicitVRBigEndian
     media_type = plan.media_type
     if plan.transfer_syntax != EXPLICIT_LITTLE_ENDIAN or media_type == OCTETS:
         media_type = f"{media_type}; transfer-syntax={plan.transfer_syntax}"
 
     def content(number: int) -> bytes:
-        data = table.read(number, read_range)
-        return data if encoded is None else pool.decoded(encoded(data))
+        data = table.read(number, read_range, even=even)
+        return data if encoded is None else pool.run(transcode.frame_in, encoded(data), plan.transfer_syntax)
 
     first = content(numbers[0])  # a fault is told as such, not by an answer that breaks off
     parts = [
@@ -124,27 +175,23 @@ def parse_frame_numbers(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def rendered(
-    stored: StoredInstance, frame_number: int, wanted: Rendering, blobs: BlobStore, pool: PixelPool
-) -> bytes:
-    """A frame as an image file, with the window of the object. Raises NotFound, NotAcceptable."""
-    table = _frame_table(stored, frame_number)
-    read_range = reader(blobs, stored)
-
-    def read_bulk(path: str) -> bytes:
-        return bulk_value(stored, path, blobs).whole() if path in stored.places else b""
-
-    display = display_of(stored.attributes, frame_number, read_bulk)
-    frame = _encoded(stored)(table.read(frame_number, read_range))
-    return pool.rendered(frame, display, wanted)
-
-
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    decode: bool
+    transcode: bool
     media_type: str
     transfer_syntax: str
     multipart: bool
+
+
+def _compressed(wanted: Accepted, stored: StoredInstance) -> _Plan | None:
+    """Frames compressed in the way that a range of the Accept header names; None when it names none that can be."""
+    target = wanted.transfer_syntax or transcode.DEFAULTS.get(wanted.content, "")
+    if target == EXPLICIT_LITTLE_ENDIAN or not transcode.possible(stored.transfer_syntax, target):
+        return None
+    media_type = frame_type(target)
+    if not (wanted.fits(media_type) or wanted.fits(OCTETS)) or not recodable(encoded_frames(stored)(b""), target):
+        return None
+    return _Plan(True, media_type, target, wanted.multipart)
 
 
 def _plan(accepted: list[Accepted], stored: StoredInstance, table: FrameTable, *, single: bool) -> _Plan:
@@ -159,6 +206,8 @@ def _plan(accepted: list[Accepted], stored: StoredInstance, table: FrameTable, *
             if wanted.fits(OCTETS) and asked in (None, "*", EXPLICIT_LITTLE_ENDIAN, syntax):
                 swap = syntax == ExplicitVRBigEndian
                 return _Plan(swap, OCTETS, EXPLICIT_LITTLE_ENDIAN, wanted.multipart)
+            if plan := _compressed(wanted, stored):
+                return plan
             continue
         as_stored = _Plan(False, own_type, syntax, wanted.multipart)
         if asked in ("*", syntax) and (wanted.fits(OCTETS) or wanted.fits(own_type)):
@@ -168,13 +217,17 @@ def _plan(accepted: list[Accepted], stored: StoredInstance, table: FrameTable, *
         # Also for `*/*`, when it cannot be decoded here: better the stored stream than nothing.
         if asked is None and wanted.fits(own_type) and (own_type != OCTETS or wanted.content == ANY):
             return as_stored
+        if plan := _compressed(wanted, stored):
+            return plan
     raise NotAcceptable(
         f'these frames are available as multipart/related; type="{own_type}"; transfer-syntax={syntax}'
         + ('; or type="application/octet-stream"' if table.encapsulated and decodable(syntax) else "")
+        + ", or compressed losslessly as image/jls, image/jp2, image/jphc, image/jpeg or image/dicom-rle"
     )
 
 
-def _frame_table(stored: StoredInstance, largest: int) -> FrameTable:
+def frame_table(stored: StoredInstance, largest: int) -> FrameTable:
+    """Where the frames are. Raises NotFound, NotAcceptable."""
     if stored.frames is None:
         raise NotAcceptable("this instance has no image")
     if stored.frames.count == 0:
@@ -184,7 +237,7 @@ def _frame_table(stored: StoredInstance, largest: int) -> FrameTable:
     return stored.frames
 
 
-def _encoded(stored: StoredInstance) -> Callable[[bytes], EncodedFrame]:
+def encoded_frames(stored: StoredInstance) -> Callable[[bytes], EncodedFrame]:
     """Makes EncodedFrames of the instance's frames."""
     attributes = stored.attributes
     tag = next(tag for tag in PIXELS if tag in attributes)
@@ -203,5 +256,6 @@ def _encoded(stored: StoredInstance) -> Callable[[bytes], EncodedFrame]:
         signed=integer(attributes, "00280103", 0) == 1,
         planar=integer(attributes, "00280006", 0) or 0,
         photometric=text(attributes, "00280004") or "MONOCHROME2",
+        high_bit=integer(attributes, "00280102"),
     )
     return lambda data: replace(frame, data=data)

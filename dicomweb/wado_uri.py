@@ -11,17 +11,20 @@ from dicomweb.content import Content
 from dicomweb.delivery import unless_known
 from dicomweb.dicom_json import integer
 from dicomweb.display import Window
+from dicomweb.drawing import MAX_VIEWPORT, Viewport
 from dicomweb.pool import PixelPool
 from dicomweb.records import StoredInstance
-from dicomweb.render import JPEG, MAX_VIEWPORT, PNG, Rendering, Viewport
+from dicomweb.render import JPEG, PNG, Rendering
+from dicomweb.rendered_routes import parse_annotation
 from dicomweb.store import DicomStore
 from dicomweb.uids import check_uid
+from dicomweb.views import Views
 from fhir_server.errors import BadRequest, NotAcceptable
 from fhir_server.http import current_access
 
 IMAGING = "ImagingStudy"
 # Parameters that would make the answer another one than we can give, and are not to be passed over in silence.
-_REFUSED = ("presentationUID", "presentationSeriesUID", "annotation")
+_REFUSED = ("presentationUID", "presentationSeriesUID")
 
 
 def create_blueprint(store: DicomStore, blobs: BlobStore, pool: PixelPool, base_url: str) -> Blueprint:
@@ -45,8 +48,10 @@ def create_blueprint(store: DicomStore, blobs: BlobStore, pool: PixelPool, base_
         frame, wanted = _frame_number(), _rendering(stored, media_type)
 
         def make() -> Response:
-            body = wado.rendered(stored, frame, wanted, blobs, pool)
-            return Response(body, content_type=media_type)
+            return Response(Views(blobs, pool, load).view(stored, frame, wanted), content_type=media_type)
+
+        def load(series_: str, instance: str) -> StoredInstance:
+            return store.instance(study, series_, instance)
 
         return unless_known(stored.blob_key, make)
 
@@ -55,7 +60,8 @@ def create_blueprint(store: DicomStore, blobs: BlobStore, pool: PixelPool, base_
             raise NotAcceptable("objects are sent as they are stored, with what they say of the patient")
         files = store.files(stored.study, stored.series, stored.sop_instance)
         wanted = Accepted(DICOM, transfer_syntax=_given("transferSyntax") or None)
-        return wado.instance_files(blobs, files, [wanted], f"{base_url}/studies/{stored.study}")
+        base = f"{base_url}/studies/{stored.study}"
+        return wado.instance_files(blobs, files, [wanted], base, lambda _file: stored, pool)
 
     return uri
 
@@ -98,7 +104,8 @@ def _rendering(stored: StoredInstance, media_type: str) -> Rendering:
             raise BadRequest("windowCenter and windowWidth are numbers, and go together") from None
         if not window.valid:
             raise BadRequest("windowWidth is 1 or more")
-    return Rendering(media_type, quality, window, _viewport(stored))
+    annotation = parse_annotation(_given("annotation"))
+    return Rendering(media_type, quality, window, _viewport(stored), annotation=annotation)
 
 
 @dataclass(frozen=True, slots=True)

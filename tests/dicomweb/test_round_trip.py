@@ -66,11 +66,12 @@ def test_an_instance_is_sent_byte_for_byte(served: str) -> None:
     headers = {"Content-Type": "multipart/related; type=application/dicom; boundary=b"}
     assert requests.post(f"{served}/studies", data=body, headers=headers, timeout=10).status_code == 200
     address = f"{served}/studies/{dataset.StudyInstanceUID}"
-    answer = requests.get(address, headers={"Accept": 'multipart/related; type="application/dicom"'}, timeout=10)
+    as_stored = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+    answer = requests.get(address, headers={"Accept": as_stored}, timeout=10)
     assert int(answer.headers["Content-Length"]) == len(answer.content)
     assert file in answer.content
     instance = f"{address}/series/{dataset.SeriesInstanceUID}/instances/{dataset.SOPInstanceUID}"
-    alone = requests.get(instance, headers={"Accept": "application/dicom"}, timeout=10)
+    alone = requests.get(instance, headers={"Accept": "application/dicom; transfer-syntax=*"}, timeout=10)
     assert alone.content == file
     assert alone.headers["Content-Type"] == "application/dicom; transfer-syntax=1.2.840.10008.1.2"
     assert len(client.search_for_instances()) == 1

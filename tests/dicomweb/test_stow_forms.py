@@ -72,7 +72,7 @@ def read_back(client: FlaskClient, answer: TestResponse) -> Dataset:
     """The instance that was stored last."""
     (item,) = answer.json["00081199"]["Value"]
     path = item["00081190"]["Value"][0].partition(":8080")[2]
-    return pydicom.dcmread(BytesIO(client.get(path, headers={"Accept": "application/dicom"}).data))
+    return pydicom.dcmread(BytesIO(client.get(path, headers={"Accept": "application/dicom; transfer-syntax=*"}).data))
 
 
 class TestOneInstance:
