@@ -60,7 +60,8 @@ def create_blueprint(service: AuthService, repository: Repository, practice: str
         response = Response(found.body, content_type="application/fhir+json")
         response.set_etag(found.etag, weak=True)
         response.headers["Cache-Control"] = "public, max-age=300"
-        response.make_conditional(request)
+        if "If-Match" not in request.headers:  # which is for writes; the library would answer it by 412
+            response.make_conditional(request)
         return response
 
     @blueprint.get("/fhir/.well-known/smart-configuration")

@@ -404,6 +404,10 @@ class AuthStore:
             return False  # there, and paused
         return True
 
+    def take_attempt_back(self, key: str) -> None:
+        """The last attempt was none to be counted."""
+        self._attempts.update_one({"_id": key, "failures": {"$gt": 0}}, {"$inc": {"failures": -1}})
+
     def forget_attempts(self, key: str) -> None:
         self._attempts.delete_one({"_id": key})
 

@@ -65,6 +65,7 @@ def verify_password(
     if not fits:
         return None
     store.forget_attempts(by_name)
+    store.take_attempt_back(by_address)  # an office of many people logs in from one address
     return user
 
 

@@ -132,6 +132,7 @@ class TestHttp:
         assert tags[0] == tags[1] != tags[2]
         assert client.get("/fhir/metadata", headers={"If-None-Match": tags[2]}).status_code == 304
         assert client.get("/fhir/metadata", headers={"If-None-Match": tags[0]}).status_code == 200
+        assert client.get("/fhir/metadata", headers={"If-Match": tags[0]}).status_code == 200, "for writes alone"
 
     @pytest.mark.parametrize("type", ["application/xml-patch+xml", "text/xml", "text/plain"])
     def test_an_xml_patch_is_refused_so_none_of_its_namespaces_is_mistaken(

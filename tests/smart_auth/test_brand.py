@@ -60,3 +60,4 @@ def test_is_read_by_any_origin_and_not_twice(http: FlaskClient, practice: None) 
     assert first.headers["Access-Control-Allow-Origin"] == "*"
     assert first.headers["ETag"].startswith("W/")
     assert http.get(BRANDS, headers={"If-None-Match": first.headers["ETag"]}).status_code == 304
+    assert http.get(BRANDS, headers={"If-Match": 'W/"1"'}).status_code == 200

@@ -109,6 +109,17 @@ class TestLockOut:
             log_in(browser, "frida", "wrong")
         assert log_in(browser, "ruth").status_code == 303
 
+    def test_does_not_count_log_ins_from_an_office_of_many(self, browser: FlaskClient) -> None:
+        for _ in range(70):
+            assert log_in(browser, "frida").status_code == 303
+
+    def test_counts_wrong_passwords_between_right_ones(self, browser: FlaskClient, clock: Clock) -> None:
+        for number in range(60):
+            log_in(browser, f"nobody{number}", "wrong")
+            if number < 40:
+                log_in(browser, "frida")
+        assert log_in(browser, "frida").status_code == 401
+
     def test_treats_unknown_names_alike(self, browser: FlaskClient, database: Database) -> None:
         for _ in range(8):
             log_in(browser, "nobody", "wrong")
