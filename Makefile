@@ -17,7 +17,7 @@ export npm_config_cache := $(CURDIR)/.cache/npm
 export MYPY_CACHE_DIR := $(CURDIR)/.cache/mypy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-slow conformance lint format types lock system node bench picture sheet clean
+.PHONY: help setup run demo test test-slow conformance lint format types lock system node bench topics picture sheet clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ lock: setup ## pin the newest versions of all dependencies in requirements.lock
 
 bench: setup ## print what reads, writes and events cost on this machine
 	$(BIN)/python -m bench
+
+topics: setup ## write the pages of the topics (docs/topics)
+	$(BIN)/python -m docs.topic_pages
 
 picture: setup system ## take the pictures of the portal that the README shows
 	$(BIN)/python -m docs.picture

@@ -5,7 +5,7 @@ from conformance.canonical import CANONICAL
 from conformance.definitions import SearchParameter, compartment, compartments, resource_types, search_parameters
 from conformance.layout import Element, layout
 from conformance.resources import conformance_resources
-from conformance.topics import MODIFIERS, Topic, read_topics, topics
+from conformance.topics import MODIFIERS, Topic, read_topics, topic_pages, topics
 
 __all__ = [
     "CANONICAL",
@@ -22,5 +22,6 @@ __all__ = [
     "read_topics",
     "resource_types",
     "search_parameters",
+    "topic_pages",
     "topics",
 ]

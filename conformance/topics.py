@@ -23,7 +23,7 @@ MODIFIERS: Mapping[str, tuple[str, ...]] = {
 WRITTEN = "_lastUpdated"  # the one date that a filter can ask for: that of the version itself
 INTERACTIONS = frozenset({"create", "update"})
 _NEEDED = frozenset({"name", "title", "description", "resource", "interactions", "filters"})
-_KNOWN = _NEEDED | {"watched", "statuses"}
+_KNOWN = _NEEDED | {"watched", "statuses", "endings", "example"}  # the last two are for its page
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,14 @@ class Topic:
 def topics() -> Mapping[str, Topic]:
     """The topics of this server by their canonical URL."""
     return read_topics(files("conformance") / "definitions" / "topics")
+
+
+@cache
+def topic_pages() -> Mapping[str, tuple[str, dict]]:
+    """What the page of a topic adds, by its name: what deletion and `entered-in-error` mean, and an example."""
+    folder = files("conformance") / "definitions" / "topics"
+    rows = [json.loads((folder / f"{topic.name}.json").read_text()) for topic in topics().values()]
+    return {row["name"]: (row.get("endings", ""), row["example"]) for row in rows if "example" in row}
 
 
 def read_topics(folder: Traversable) -> Mapping[str, Topic]:

@@ -205,15 +205,17 @@ class World:
         return operation.handler(OperationRequest(access, "Subscription", instance, values))
 
 
-def make_world(database: Database, accesses: dict[str, Access], policy: RetryPolicy = QUICK, **senders: Any) -> World:
+def make_world(
+    database: Database, accesses: dict[str, Access], policy: RetryPolicy = QUICK, topics: Any = TOPICS, **senders: Any
+) -> World:
     clock, outgoing = Clock(), Outgoing(["127.0.0.1"])
-    admission = SubscriptionAdmission(TOPICS, outgoing, clock)
+    admission = SubscriptionAdmission(topics, outgoing, clock)
     versions = VersionStore(database)
     repository = Repository(versions, BASE, clock, {"Subscription": [admission]}, check_references=False)
     service = create_service(
         database,
         repository,
-        TOPICS,
+        topics,
         accesses.get,
         outgoing,
         public_url=ORIGIN,
@@ -223,7 +225,7 @@ def make_world(database: Database, accesses: dict[str, Access], policy: RetryPol
         **senders,
         policy=policy,
     )
-    matching = Matching(service.store, repository, TOPICS, Rights(accesses.get, versions))
+    matching = Matching(service.store, repository, topics, Rights(accesses.get, versions))
     return World(database, repository, service, clock, accesses, matching)
 
 
