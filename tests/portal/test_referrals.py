@@ -300,9 +300,7 @@ class TestSight:
 
     def test_of_an_administrator_is_nothing(self, person: Callable[[str], Person], booked: Referral) -> None:
         adam = person("adam")
-        html = adam.open("/")
-        assert "Apps and systems" in html, "the administrator's own page"
-        assert booked.order not in html
+        assert "Muster" not in adam.open("/")
         assert "Muster" not in adam.open("/referrals")
         adam.open(f"/referrals/{booked.id}")
         assert adam.status == 404

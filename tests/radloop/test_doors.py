@@ -13,7 +13,9 @@ from radloop.web import create_app
 from tests.server import Server
 from tests.smart_auth.oauth import FOREIGN
 
-PUBLIC = re.compile(r"/fhir/metadata|/fhir/openapi\.json|/fhir/\.well-known/.*|/auth/.*|/health/.*|/static/.*")
+PUBLIC = re.compile(
+    r"/fhir/metadata|/fhir/openapi\.json|/fhir/\.well-known/.*|/auth/.*|/health/.*|/static/.*|/mail/confirm/.*"
+)
 
 
 @pytest.fixture(scope="module")
