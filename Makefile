@@ -8,6 +8,8 @@ READY := $(VENV)/.ready
 FOREIGN := tests/foreign
 SUBSCRIBERS := tests/subscriptions/foreign
 NODE_READY := $(FOREIGN)/node_modules/.package-lock.json
+TRACKER := apps/tracker
+TRACKER_READY := portal/static/tracker/tracker.js
 
 export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -17,7 +19,8 @@ export npm_config_cache := $(CURDIR)/.cache/npm
 export MYPY_CACHE_DIR := $(CURDIR)/.cache/mypy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-slow conformance lint format types lock system node bench topics picture sheet clean
+.PHONY: help setup run demo test test-slow conformance lint format types lock system node tracker bench
+.PHONY: topics picture sheet clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +36,7 @@ $(READY): requirements.lock setup.cfg pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-run: setup ## start the server with a demonstration practice on http://127.0.0.1:8080
+run: setup tracker ## start the server with a demonstration practice on http://127.0.0.1:8080
 	@$(BIN)/radloop serve --demo
 
 demo: setup ## start a server of its own, play one referral through it from outside, and stop
@@ -59,11 +62,24 @@ $(NODE_READY): $(FOREIGN)/package-lock.json $(SUBSCRIBERS)/package-lock.json
 	npm ci --no-audit --no-fund --ignore-scripts --prefix $(SUBSCRIBERS)
 	@touch $@
 
-test: setup system node ## run all tests but the long ones
+tracker: ## build our SMART app (a server without it says so)
+	@if command -v npm >/dev/null; then $(MAKE) --silent $(TRACKER_READY); \
+	else echo "==> no npm: our app for EHRs (/tracker) is not built; install Node 20"; fi
+
+$(TRACKER)/node_modules/.package-lock.json: $(TRACKER)/package-lock.json
+	@echo "==> Node packages of $(TRACKER)"
+	npm ci --no-audit --no-fund --ignore-scripts --prefix $(TRACKER)
+	@touch $@
+
+$(TRACKER_READY): $(TRACKER)/node_modules/.package-lock.json $(wildcard $(TRACKER)/src/* $(TRACKER)/*.js $(TRACKER)/*.json)
+	@echo "==> building $(TRACKER)"
+	npm run --silent build --prefix $(TRACKER) -- --logLevel warn
+
+test: setup system node tracker ## run all tests but the long ones
 	@mkdir -p .cache
 	$(BIN)/pytest --basetemp .cache/tests -m "not slow"
 
-test-slow: setup system node ## run the long proofs as well
+test-slow: setup system node tracker ## run the long proofs as well
 	@mkdir -p .cache
 	$(BIN)/pytest --basetemp .cache/tests
 
@@ -92,11 +108,12 @@ bench: setup ## print what reads, writes and events cost on this machine
 topics: setup ## write the pages of the topics (docs/topics)
 	$(BIN)/python -m docs.topic_pages
 
-picture: setup system ## take the pictures of the portal that the README shows
+picture: setup system tracker ## take the pictures of the portal that the README shows
 	$(BIN)/python -m docs.picture
 
 sheet: setup ## draw a contact sheet of a folder of DICOM files (FOLDER=...)
 	$(BIN)/python -m docs.contact_sheet $(FOLDER)
 
 clean: ## remove the environment and caches (not the data)
-	rm -rf $(VENV) .cache .pytest_cache .hypothesis *.egg-info $(FOREIGN)/node_modules $(SUBSCRIBERS)/node_modules
+	rm -rf $(VENV) .cache .pytest_cache .hypothesis *.egg-info $(FOREIGN)/node_modules $(SUBSCRIBERS)/node_modules \
+	  $(TRACKER)/node_modules portal/static/tracker

@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from radloop import practice
 from radloop.commands.demo import server_of_its_own
+from radloop.demo.ehr_sim import PORT, EhrSimulator, running
 from radloop.demo.oauth import AppToken, BackendToken
 from radloop.demo.play import NOSHOW_MARGIN_MINUTES, load_credentials
 from radloop.demo.players import Desk, Ehr, Modality, Referral
@@ -152,6 +153,21 @@ def main() -> None:
             page.screenshot(path=IMAGES / f"{name}.png", full_page=True)
             click.echo(f"{(IMAGES / name).relative_to(Path.cwd())}.png")
             page.close()
+        with running(f"{settings.origin}/tracker/launch", PORT) as ehr:
+            picture_in_a_chart(browser, ehr)
+
+
+def picture_in_a_chart(browser: Browser, ehr: EhrSimulator) -> None:
+    """Our app inside an EHR, once its referral was received."""
+    page = browser.new_page(viewport={"width": 760, "height": 990})
+    page.goto(f"{ehr.origin}/?width=320")
+    app = page.frame_locator("iframe")
+    app.get_by_role("button", name="Send the referral").click()
+    app.get_by_text("Received by the practice").first.wait_for()
+    app.get_by_text("Live", exact=True).wait_for()
+    page.evaluate("scrollTo(0, 0)")
+    page.screenshot(path=IMAGES / "tracker.png")
+    page.close()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from radloop import __version__
-from radloop.commands import check, clients, demo, keys, load, reindex, serve, token, users, worker
+from radloop.commands import check, clients, demo, ehr_sim, keys, load, reindex, serve, token, users, worker
 from radloop.connection import NotRunning
 from radloop.demo.stage import StepFailed
 from radloop.settings import BadSettings
@@ -46,6 +46,7 @@ def main() -> None:
 
 main.add_command(serve.serve)
 main.add_command(demo.demo)
+main.add_command(ehr_sim.ehr_sim)
 main.add_command(load.load)
 main.add_command(users.user)
 main.add_command(clients.client)

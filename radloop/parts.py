@@ -18,15 +18,16 @@ from fhir_server.terminology.vocabulary import add_vocabulary
 from fhir_server.validation.profiles.admission import by_the_practice
 from radloop.clock import Clock, DemoClock, real_clock
 from radloop.connection import connect
+from radloop.demo import ehr_sim
 from radloop.imaging import Imaging, create_imaging
-from radloop.practice import PRACTICE_PHONE
+from radloop.practice import OFFICES, PRACTICE_PHONE
 from radloop.settings import Settings
 from referral.admission import ADMISSIONS
 from referral.context import Practice
 from referral.messages import referral_number
 from referral.policy import Policy
 from smart_auth.access import access_of_subject
-from smart_auth.outside.servers import read_servers
+from smart_auth.outside.servers import EHR, Server, Servers, read_servers
 from smart_auth.service import AuthService
 from smart_auth.service import create_service as create_auth
 from subscriptions.admission import SubscriptionAdmission
@@ -94,7 +95,7 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
         real_clock,
         settings.origin,
         second_factor_required=settings.second_factor_required,
-        outside=read_servers(Path(settings.outside_servers) if settings.outside_servers else None),
+        outside=outside_servers(settings),
     )
     return Parts(
         settings=settings,
@@ -140,6 +141,24 @@ def smtp_of(settings: Settings) -> SmtpServer | None:
 def fax_of(settings: Settings) -> FaxGateway | None:
     """The practice's fax gateway; None where there is none."""
     return FaxGateway(settings.fax_gateway_url, settings.fax_gateway_token_file) if settings.fax_gateway_url else None
+
+
+def outside_servers(settings: Settings) -> Servers:
+    """Those that are set up; a demonstration knows the EHR simulator of this machine as well."""
+    found = read_servers(Path(settings.outside_servers) if settings.outside_servers else None)
+    if not settings.demo or found:
+        return found
+    simulator = Server(
+        "ehr-sim",
+        EHR,
+        "EHR simulator",
+        f"http://127.0.0.1:{ehr_sim.PORT}/fhir",
+        ehr_sim.CLIENT_ID,
+        ehr_sim.SCOPES,
+        f"Organization/{OFFICES[0].key}",
+        frozenset({"referrer"}),
+    )
+    return {simulator.name: simulator}
 
 
 def policy_of(settings: Settings) -> Policy:

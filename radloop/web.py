@@ -9,6 +9,7 @@ import fhir_server.http
 import fhir_server.openapi
 import fhir_server.routes
 import portal.routes
+import portal.tracker_routes
 import smart_auth.routes
 from fhir_server.capability import capability_statement
 from fhir_server.index import searchable
@@ -30,7 +31,13 @@ def create_app(parts: Parts) -> Flask:
     app = Flask("radloop", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 2**20
     fhir_server.http.install(app)
-    guard.install(app, auth, public_prefixes=(CONFIRM,), open_access=settings.open)
+    guard.install(
+        app,
+        auth,
+        public_paths=portal.tracker_routes.PUBLIC_PATHS,
+        public_prefixes=(CONFIRM,),
+        open_access=settings.open,
+    )
     operations = [
         *standard.operations(parts.repository),
         *parts.subscriptions.operations,
@@ -79,6 +86,7 @@ def create_app(parts: Parts) -> Flask:
             parts.subscriptions.desk,
         )
     )
+    app.register_blueprint(portal.tracker_routes.create_blueprint(parts.practice, auth, f"{settings.live_url}{PATH}"))
     app.register_blueprint(health.create_blueprint(parts.database))
     app.register_blueprint(metrics.create_blueprint(parts.database, parts.subscriptions.store))
     if isinstance(parts.clock, DemoClock):

@@ -58,4 +58,5 @@ def welcome(settings: Settings, credentials: dict | None, seconds: float) -> lis
         lines += ["", "Demonstration log-ins"]
         lines += [f"  {name:<12} {password}" for name, password in credentials["users"].items()]
         lines += ["", "`radloop demo` in another terminal plays two referrals through this server."]
+        lines += ["`radloop ehr-sim` in another terminal is an EHR that opens our app on this server."]
     return [*lines, "Ctrl-C stops it.", ""]

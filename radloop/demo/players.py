@@ -28,12 +28,13 @@ PRACTICE = "Organization/practice"
 
 @dataclass(frozen=True, slots=True)
 class Referral:
-    """References of one referral."""
+    """References of one referral. system: whose number it is."""
 
     number: str
     patient: str
     order: str
     task: str
+    system: str = PLACER
 
 
 class Ehr:
@@ -323,7 +324,7 @@ def _record_number(patient: dict) -> str:
 
 
 def _numbered(referral: Referral) -> dict:
-    return {"valueIdentifier": {"system": PLACER, "value": referral.number}}
+    return {"valueIdentifier": {"system": referral.system, "value": referral.number}}
 
 
 def _order(referral: Referral) -> dict:

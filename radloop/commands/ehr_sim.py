@@ -1,0 +1,25 @@
+"""`radloop ehr-sim`: a small EHR whose chart opens our app, for demonstrations."""
+
+import threading
+
+import click
+
+from radloop.commands.common import settings
+from radloop.demo.ehr_sim import PORT, STYLE, running
+
+
+@click.command(name="ehr-sim")
+@click.option("--styled", is_flag=True, help="Ask the app to take on the EHR's colours, and to show no banner.")
+def ehr_sim(styled: bool) -> None:
+    """Run an EHR with one physician and one patient on this machine; Ctrl-C stops it.
+
+    A demonstration server (`radloop serve --demo`) knows it and lets it open our app.
+    """
+    with running(f"{settings().origin}/tracker/launch", PORT) as ehr:
+        if styled:
+            ehr.style, ehr.banner = STYLE, False
+        click.echo(f"the chart is at {ehr.origin}/ ; Ctrl-C stops it")
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            click.echo("stopped")
