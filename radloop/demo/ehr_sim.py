@@ -27,6 +27,7 @@ TOKEN_S, ID_TOKEN_S = 3600, 300
 SCOPES = (
     "launch openid fhirUser patient/Patient.rs patient/Condition.rs patient/Coverage.rs patient/ServiceRequest.rs"
 )
+OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
 STYLE = {"color_background": "#fdf6e3", "color_text": "#2b2b2b", "color_highlight": "#7a3e00"}
 PATIENT, PHYSICIAN, ORDER = "p1", "Practitioner/dr1", "ServiceRequest/o1"
 _SUBJECT = {"reference": f"Patient/{PATIENT}"}
@@ -103,7 +104,7 @@ iframe { border: 1px solid #8a9aa5; background: #fff; width: {{ width }}px; max-
 class EhrSimulator:
     """What it does; tests change it. scopes: that it grants at most; error: that it answers an authorization with;
     banner, style: launch context, None for none; good: whether its access tokens are (still) accepted; away: it
-    does not say where its endpoints are."""
+    does not say where its endpoints are; old: it does so in its metadata only."""
 
     origin: str
     app: str
@@ -113,6 +114,7 @@ class EhrSimulator:
     style: Mapping[str, str] | None = None
     good: bool = True
     away: bool = False
+    old: bool = False
     asked: list[str] = field(default_factory=list)  # paths below its FHIR base
     _key: RSAKey = field(default_factory=lambda: RSAKey.generate_key(2048, private=True, auto_kid=True))
     _launches: set[str] = field(default_factory=set)
@@ -133,6 +135,12 @@ class EhrSimulator:
             "grant_types_supported": ["authorization_code"],
             "capabilities": ["launch-ehr", "client-public", "sso-openid-connect", "context-ehr-patient"],
         }
+
+    def statement(self) -> dict:
+        """A CapabilityStatement that says where to log in."""
+        uris = [{"url": name, "valueUri": f"{self.origin}/{name}"} for name in ("authorize", "token")]
+        security = {"extension": [{"url": OAUTH_URIS, "extension": uris}]}
+        return {"resourceType": "CapabilityStatement", "rest": [{"mode": "server", "security": security}]}
 
     def launch_address(self) -> str:
         """Opens the app for the patient of the chart."""
@@ -223,7 +231,15 @@ def create_app(ehr: EhrSimulator) -> Flask:
 
     @app.get("/fhir/.well-known/smart-configuration")
     def configuration() -> tuple[Response, int]:
-        return (jsonify({}), 503) if ehr.away else (jsonify(ehr.configuration()), 200)
+        return (jsonify({}), 503) if ehr.away or ehr.old else (jsonify(ehr.configuration()), 200)
+
+    @app.get("/fhir/.well-known/openid-configuration")
+    def openid_configuration() -> Response:
+        return jsonify(ehr.configuration())
+
+    @app.get("/fhir/metadata")
+    def metadata() -> tuple[Response, int]:
+        return (jsonify({}), 503) if ehr.away else (jsonify(ehr.statement()), 200)
 
     @app.get("/authorize")
     def authorize() -> AnyResponse:

@@ -71,9 +71,17 @@ def _endpoints(server: Server) -> Endpoints:
     try:
         return _from_document(get_json(f"{server.issuer}/.well-known/smart-configuration"))
     except NoAnswer:
-        statement = get_json(f"{server.issuer}/metadata")
-        uris = _oauth_uris(statement)
-        return Endpoints(_address(uris, "authorize"), _address(uris, "token"), "", "")
+        uris = _oauth_uris(get_json(f"{server.issuer}/metadata"))
+        return Endpoints(_address(uris, "authorize"), _address(uris, "token"), *_identity(server.issuer))
+
+
+def _identity(issuer: str) -> tuple[str, str]:
+    """Issuer and keys of the id_tokens of an EHR without a smart-configuration, as SMART 1 has it; else empty."""
+    try:
+        document = get_json(f"{issuer}/.well-known/openid-configuration")
+        return _text(document, "issuer"), _address(document, "jwks_uri")
+    except NoAnswer:
+        return "", ""
 
 
 def _from_document(document: Any) -> Endpoints:

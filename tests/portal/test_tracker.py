@@ -150,6 +150,10 @@ class TestLaunch:
         assert response.status_code == 502
         assert "cannot be reached" in response.text
 
+    def test_finds_the_way_in_metadata_where_there_is_no_other(self, browser: FlaskClient, ehr: EhrSimulator) -> None:
+        ehr.old = True
+        assert open_app(browser, ehr)["ehr"] == "The EHR"
+
     def test_says_when_the_app_is_not_built(self, browser: FlaskClient, ehr: EhrSimulator, built: Path) -> None:
         (built / "tracker.js").unlink()
         response = browser.get(ehr.launch_address().removeprefix(ORIGIN))
