@@ -19,8 +19,7 @@ from tests.server import Server
 NUMBERS = "urn:oid:2.999.8"
 
 
-@pytest.fixture(scope="module")
-def smart(server: Server) -> FHIRClient:
+def logged_in(server: Server, **settings: str) -> FHIRClient:
     """The client after a log-in at the front desk: discovery, PKCE, code and token are its own."""
     app = server.credentials["clients"]["demo-app"]
     smart = FHIRClient(
@@ -28,8 +27,8 @@ def smart(server: Server) -> FHIRClient:
             "app_id": app["client_id"],
             "api_base": server.settings.fhir_base,
             "redirect_uri": app["redirect_uri"],
-            "scope": "user/*.* openid fhirUser",
         }
+        | settings
     )
     smart.wants_patient = False
     assert not smart.prepare()
@@ -43,6 +42,11 @@ def smart(server: Server) -> FHIRClient:
     return smart
 
 
+@pytest.fixture(scope="module")
+def smart(server: Server) -> FHIRClient:
+    return logged_in(server, scope="user/*.* openid fhirUser")
+
+
 @pytest.fixture
 def patient() -> Patient:
     made = Patient()
@@ -53,6 +57,13 @@ def patient() -> Patient:
 
 def number_of(patient: Patient) -> str:
     return f"{NUMBERS}|{patient.identifier[0].value}"
+
+
+def test_logs_in_with_the_scopes_that_it_asks_for_by_itself(server: Server, patient: Patient) -> None:
+    smart = logged_in(server)
+    assert "user/*.*" in smart.desired_scope.split(), "SMART 1"
+    id = patient.create(smart.server)["id"]
+    assert Patient.read(id, smart.server).name[0].family == "Chalmers"
 
 
 def test_reads_what_the_server_does(smart: FHIRClient) -> None:
