@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, expect
 
 from docs.picture import CT, Cast
@@ -152,6 +153,19 @@ class TestInTheChart:
         chart.keyboard.press("Enter")
         expect(app.get_by_role("heading", level=1)).to_have_text("My referrals")
         expect(app.get_by_role("heading", level=1)).to_be_focused()
+
+    def test_ends_when_somebody_says_so(self, chart: Page) -> None:
+        app = app_of(chart)
+        expect(app.get_by_label("Family name")).to_have_value("Sandoval")
+        with chart.expect_response(lambda answer: answer.url.endswith("/tracker/end")) as ended:
+            app.get_by_role("button", name="End", exact=True).click()
+        assert ended.value.status == 204
+        expect(app.get_by_role("heading", level=1)).to_have_text("Goodbye")
+        expect(app.locator("#live")).to_contain_text("has ended")
+        expect(app.get_by_text("Sandoval")).to_have_count(0)
+        token = ended.value.request.headers["authorization"]
+        address = ended.value.url.replace("/end", "/referrals")
+        assert requests.get(address, headers={"Authorization": token}, timeout=10).status_code == 401
 
     def test_shows_no_code_in_its_address(self, chart: Page) -> None:
         expect(app_of(chart).get_by_label("Family name")).to_have_value("Sandoval")

@@ -13,6 +13,8 @@ export type State = "connecting" | "live" | "ended";
 export class Live {
   private pause = FIRST_PAUSE_MS;
   private settle: ReturnType<typeof setTimeout> | undefined;
+  private socket: WebSocket | undefined;
+  private stopped = false;
 
   constructor(
     private readonly server: Server,
@@ -20,7 +22,16 @@ export class Live {
     private readonly show: (state: State) => void,
   ) {}
 
+  /** For good. */
+  stop(): void {
+    this.stopped = true;
+    clearTimeout(this.settle);
+    this.socket?.close();
+    this.show("ended");
+  }
+
   async connect(): Promise<void> {
+    if (this.stopped) return;
     this.show("connecting");
     let binding: { url: string; token: string };
     try {
@@ -30,7 +41,9 @@ export class Live {
       else this.later();
       return;
     }
+    if (this.stopped) return; // while it was asked for
     const socket = new WebSocket(binding.url);
+    this.socket = socket;
     let answered = true;
     const heartbeat = setInterval(() => {
       if (!answered) {
@@ -59,6 +72,7 @@ export class Live {
   }
 
   private later(): void {
+    if (this.stopped) return;
     this.show("connecting");
     setTimeout(() => void this.connect(), this.pause * (0.5 + Math.random() / 2));
     this.pause = Math.min(this.pause * 2, LONGEST_PAUSE_MS);

@@ -24,16 +24,33 @@ const tabs = {
   form: h("button", { type: "button", click: () => void go({ name: "form" }) }, "New referral"),
   list: h("button", { type: "button", click: () => void go({ name: "list" }) }, "My referrals"),
 };
+const end = h("button", { type: "button", class: "other", click: () => void finish() }, "End");
 let view: View = { name: "form" };
 let turn = 0; // of two fetches at once, the later one is shown
 
 dress();
-main.before(h("header", {}, h("nav", { "aria-label": "Views" }, tabs.form, tabs.list), live, news));
-void go(view);
-void new Live(server, () => void refresh(), (state) => {
+main.before(h("header", {}, h("nav", { "aria-label": "Views" }, tabs.form, tabs.list), live, end, news));
+const hearing = new Live(server, () => void refresh(), (state) => {
   live.dataset.state = state;
   live.textContent = LIVE_WORDS[state];
-}).connect();
+});
+void go(view);
+void hearing.connect();
+
+/** Nobody who sits down at this screen later shall read on. */
+async function finish(): Promise<void> {
+  turn++;
+  hearing.stop();
+  main.replaceChildren(h("h1", { tabindex: "-1" }, "Goodbye"), p("To come back, open the app again from your EHR."));
+  for (const button of [tabs.form, tabs.list, end]) button.remove();
+  main.querySelector("h1")?.focus();
+  try {
+    await server.post("/tracker/end");
+  } catch (refusal) {
+    if (!(refusal instanceof Refusal)) throw refusal;
+    // It had ended already, or ends by itself within the hour.
+  }
+}
 
 async function go(to: View): Promise<void> {
   view = to;
