@@ -107,8 +107,9 @@ def command(data_dir: Path, port: int, cache_gb: float) -> list[str]:
         "--replSet", REPLICA_SET, "--wiredTigerCacheSizeGB", str(cache_gb),
         "--logpath", str(data_dir / "mongod.log"), "--logRotate", "reopen", "--logappend", "--quiet",
         "--nounixsocket", "--setParameter", "diagnosticDataCollectionEnabled=false",
-        # Nothing reads the past: kept for five minutes, as by default, it and the files of what was dropped add up.
-        "--setParameter", "minSnapshotHistoryWindowInSeconds=5",
+        # A total is counted as of one moment, within a minute. Kept for five, as by default, the past and the files
+        # of what was dropped add up.
+        "--setParameter", "minSnapshotHistoryWindowInSeconds=60",
     ]  # fmt: skip
 
 
