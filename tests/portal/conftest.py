@@ -1,7 +1,7 @@
 """The pages over a real database, as people see them: they log in, read, and send the forms that the page has."""
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
@@ -117,11 +117,17 @@ def bindings(database: Database, clock: Clock) -> Bindings:
 
 
 def create_app(
-    auth: AuthService, practice: Practice, bindings: Bindings, outbox: Outbox, *, open_access: bool = False
+    auth: AuthService,
+    practice: Practice,
+    bindings: Bindings,
+    outbox: Outbox,
+    *,
+    public_paths: Collection[str] = (),
+    open_access: bool = False,
 ) -> Flask:
     app = Flask("portal-test")
     fhir_server.http.install(app)
-    guard.install(app, auth, public_prefixes=(CONFIRM,), open_access=open_access)
+    guard.install(app, auth, public_paths=public_paths, public_prefixes=(CONFIRM,), open_access=open_access)
     app.register_blueprint(routes.create_blueprint(auth, practice.repository, PRACTICE))
     database, repository = practice.repository.store.database, practice.repository
     desk = SubscriptionDesk(SubscriptionStore(database), repository, conformance.topics())

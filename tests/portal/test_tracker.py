@@ -18,20 +18,17 @@ from flask import Flask
 from flask.testing import FlaskClient
 from joserfc.jwk import ECKey
 
-import fhir_server.http
 import fhir_server.routes
 from portal import tracker_routes
-from portal.routes import create_blueprint
 from radloop.demo.ehr_sim import CLIENT_ID, PATIENT, SCOPES, STYLE, EhrSimulator, running
 from referral.context import Practice
-from smart_auth import guard
 from smart_auth.models import digest
 from smart_auth.outside.servers import Server
 from smart_auth.service import AuthService
 from smart_auth.users import deactivate_user
 from subscriptions.binding import Bindings
-from subscriptions.store import Outbox
-from tests.portal.conftest import LAKESIDE, LIVE
+from subscriptions.mail_store import Outbox
+from tests.portal.conftest import LAKESIDE, LIVE, create_app
 from tests.smart_auth.oauth import ORIGIN, Clock
 
 LAUNCH, CALLBACK = f"{ORIGIN}/tracker/launch", f"{ORIGIN}/tracker/callback"
@@ -78,11 +75,8 @@ def app(
             "sim", "ehr", "The EHR", ehr.iss, CLIENT_ID, SCOPES, LAKESIDE, frozenset({"referrer"}), **more
         )
         service = replace(auth, outside={"sim": server})
-        app = Flask("tracker-test")
-        fhir_server.http.install(app)
-        guard.install(app, service, public_paths=tracker_routes.PUBLIC_PATHS)
+        app = create_app(service, practice, bindings, outbox, public_paths=tracker_routes.PUBLIC_PATHS)
         app.register_blueprint(tracker_routes.create_blueprint(practice, service, LIVE))
-        app.register_blueprint(create_blueprint(practice, service, bindings, outbox, LIVE))
         app.register_blueprint(fhir_server.routes.create_blueprint(practice.repository, [], dict), url_prefix="/fhir")
         return app
 
