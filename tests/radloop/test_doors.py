@@ -15,6 +15,7 @@ from tests.smart_auth.oauth import FOREIGN
 
 PUBLIC = re.compile(
     r"/fhir/metadata|/fhir/openapi\.json|/fhir/\.well-known/.*|/auth/.*|/health/.*|/static/.*|/mail/confirm/.*"
+    r"|/tracker/(jwks|launch|callback)?"  # where an EHR opens it, and what its administrator reads
 )
 
 
