@@ -1,5 +1,6 @@
 """`radloop ehr-sim`: a small EHR whose chart opens our app, for demonstrations."""
 
+import signal
 import threading
 
 import click
@@ -19,8 +20,9 @@ def ehr_sim(styled: bool, port: int) -> None:
     with running(f"{settings().origin}/tracker/launch", port) as ehr:
         if styled:
             ehr.style, ehr.banner = STYLE, False
+        stopped = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell started it in the background
+            signal.signal(number, lambda _number, _frame: stopped.set())
         click.echo(f"the chart is at {ehr.origin}/ ; Ctrl-C stops it")
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            click.echo("stopped")
+        stopped.wait()
+        click.echo("stopped")

@@ -149,6 +149,8 @@ class TestInTheChart:
 
     def test_works_with_the_keyboard(self, chart: Page) -> None:
         app = app_of(chart)
+        expect(app.get_by_label("Family name")).to_have_value("Sandoval")
+        app.get_by_label("Family name").click()  # the frame has the focus, as once somebody works in it
         app.get_by_role("button", name="My referrals").focus()
         chart.keyboard.press("Enter")
         expect(app.get_by_role("heading", level=1)).to_have_text("My referrals")
@@ -165,7 +167,11 @@ class TestInTheChart:
         expect(app.get_by_text("Sandoval")).to_have_count(0)
         token = ended.value.request.headers["authorization"]
         address = ended.value.url.replace("/end", "/referrals")
-        assert requests.get(address, headers={"Authorization": token}, timeout=10).status_code == 401
+
+        def is_refused() -> bool:
+            return requests.get(address, headers={"Authorization": token}, timeout=10).status_code == 401
+
+        wait_for("the end of the token in each process", is_refused)  # two seconds at most
 
     def test_shows_no_code_in_its_address(self, chart: Page) -> None:
         expect(app_of(chart).get_by_label("Family name")).to_have_value("Sandoval")
