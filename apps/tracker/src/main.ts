@@ -52,11 +52,19 @@ async function finish(): Promise<void> {
   }
 }
 
+let arriving = false; // at a view whose heading has not had the focus yet
+
 async function go(to: View): Promise<void> {
   view = to;
   tabs.form.setAttribute("aria-current", String(to.name === "form"));
   tabs.list.setAttribute("aria-current", String(to.name === "list"));
-  if (!(await render())) return;
+  arriving = true;
+  if (await render()) arrive();
+}
+
+/** The heading gets the focus once its view is there, whoever fetched it: news may have come in between. */
+function arrive(): void {
+  arriving = false;
   scrollTo(0, 0);
   main.querySelector<HTMLElement>("h1")?.focus({ preventScroll: true });
 }
@@ -65,9 +73,11 @@ async function go(to: View): Promise<void> {
 async function refresh(): Promise<void> {
   if (view.name === "form") return;
   const focused = document.activeElement?.id;
+  const onHeading = document.activeElement?.tagName === "H1";
   const words = main.querySelector(".words")?.textContent;
   const at = scrollY;
   if (!(await render())) return;
+  if (arriving || onHeading) arrive();
   scrollTo(0, at);
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
   const now = main.querySelector(".words")?.textContent ?? "";
