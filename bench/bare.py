@@ -43,13 +43,13 @@ def app() -> Flask:
 
 
 @contextmanager
-def served(settings: Settings, uri: str) -> Iterator[int]:
-    """The port on which as many workers and threads as the web process has serve the bare app."""
+def served(settings: Settings, uri: str, app: str = "bench.bare:app()") -> Iterator[int]:
+    """The port on which as many workers and threads as the web process has serve the app."""
     port = mongod.free_port()
     command = [sys.executable, "-m", "gunicorn", "--config", "python:radloop.gunicorn", "--worker-class", "gthread"]
     command += ["--workers", str(settings.web_workers), "--threads", str(settings.web_threads)]
     process = subprocess.Popen(
-        [*command, "--bind", f"{settings.host}:{port}", "bench.bare:app()"],
+        [*command, "--bind", f"{settings.host}:{port}", app],
         env=os.environ | {URI: uri, DATABASE: settings.mongodb_database},
     )
     try:

@@ -5,7 +5,7 @@ their Tasks, 15 % ImagingStudies, 15 % DiagnosticReports; 60 organizations refer
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 
 from pymongo.database import Database
@@ -38,7 +38,7 @@ def load(database: Database, size: int) -> VersionStore:
     """Put the practice into an empty database."""
     store = VersionStore(database, SORTED)
     chosen = random.Random(1)
-    counts = {"Organization": ORGANIZATIONS} | {type: int(size * share) for type, share in SHARES.items()}
+    counts = _counts(size)
     for resource_type, count in counts.items():
         store._prepare(resource_type)
         collection = database[PREFIX + resource_type].with_options(write_concern=WriteConcern(1))
@@ -51,6 +51,25 @@ def load(database: Database, size: int) -> VersionStore:
         if batch:
             collection.insert_many(batch, ordered=False)
     return store
+
+
+def resources(size: int, types: Collection[str]) -> dict[str, list[dict]]:
+    """As a client would send them: those of these types out of `size` in all."""
+    chosen = random.Random(1)
+    counts = _counts(size)
+    made: dict[str, list[dict]] = {}
+    for resource_type in types:
+        made[resource_type] = [
+            _MAKERS[resource_type](number, counts, chosen) for number in range(counts[resource_type])
+        ]
+        for resource in made[resource_type]:
+            resource.pop("_scope", None)
+            resource.pop("meta", None)
+    return made
+
+
+def _counts(size: int) -> dict[str, int]:
+    return {"Organization": ORGANIZATIONS} | {type: int(size * share) for type, share in SHARES.items()}
 
 
 def _versions(

@@ -106,6 +106,12 @@ class WriteNumbers:
         return (int(moment.timestamp() * 1_000_000) - _EPOCH_US) << 12
 
 
+def filling(bounds: dict, filter: dict, sort: list[tuple[str, int]], limit: int, walked: int) -> list[dict]:
+    """The pipeline that counts what `VersionStore.fills` asks for."""
+    first: list[dict] = [{"$match": bounds}, {"$sort": dict(sort)}, {"$limit": walked}]
+    return [*first, {"$match": filter}, {"$limit": limit}, {"$count": "n"}]
+
+
 class VersionStore:
     """Every version of every resource."""
 
@@ -348,12 +354,31 @@ class VersionStore:
         """How many current resources of the type there are."""
         return self._totals.of(resource_type, WriteNumbers.at)
 
-    def few(self, resource_type: str, filter: dict, limit: int, hint: str) -> bool:
-        """Whether no more than `limit` match; False also when that cannot be told in PROBE_MS."""
+    def count_up_to(self, resource_type: str, filter: dict, limit: int, hint: str) -> int:
+        """How many match, but no more than `limit`; `limit` also when that cannot be told in PROBE_MS."""
         try:
-            return self.count(resource_type, filter, limit + 1, hint, PROBE_MS) <= limit
+            return self.count(resource_type, filter, limit, hint, PROBE_MS)
+        except ExecutionTimeout:
+            return limit
+
+    def fills(
+        self,
+        resource_type: str,
+        bounds: dict,
+        filter: dict,
+        sort: list[tuple[str, int]],
+        limit: int,
+        walked: int,
+        hint: str,
+    ) -> bool:
+        """Whether `limit` match among the first `walked` within the bounds; False also when that cannot be told in
+        PROBE_MS."""
+        pipeline = filling(bounds, filter, sort, limit, walked)
+        try:
+            counted = list(self._versions(resource_type).aggregate(pipeline, hint=hint, maxTimeMS=PROBE_MS))
         except ExecutionTimeout:
             return False
+        return bool(counted) and counted[0]["n"] == limit
 
     def has_index(self, resource_type: str, name: str) -> bool:
         """Whether the type's collection is there and has that index."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from pymongo.cursor import Cursor
 
-from fhir_server.store import PREFIX, SEARCH_TIMEOUT_MS, Page, VersionStore
+from fhir_server.store import PREFIX, SEARCH_TIMEOUT_MS, Page, VersionStore, filling
 
 
 @dataclass(slots=True)
@@ -67,9 +67,23 @@ class TracedStore(VersionStore):
         with self._for("chain"):
             return super().key_tails(*arguments, **named)
 
-    def few(self, *arguments: Any, **named: Any) -> bool:
+    def count_up_to(self, *arguments: Any, **named: Any) -> int:
         with self._for("probe"):
-            return super().few(*arguments, **named)
+            return super().count_up_to(*arguments, **named)
+
+    def fills(
+        self,
+        resource_type: str,
+        bounds: dict,
+        filter: dict,
+        sort: list[tuple[str, int]],
+        limit: int,
+        walked: int,
+        hint: str,
+    ) -> bool:
+        pipeline = filling(bounds, filter, sort, limit, walked)
+        self.queries.append(Query("probe", resource_type, None, pipeline, hint))
+        return super().fills(resource_type, bounds, filter, sort, limit, walked, hint)
 
     def count(
         self,

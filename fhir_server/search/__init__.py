@@ -10,6 +10,7 @@ from fhir_server.access import Access
 from fhir_server.paging import Seal
 from fhir_server.search.across import in_compartment, search_across
 from fhir_server.search.condition import merged
+from fhir_server.search.driver import index_of
 from fhir_server.search.explain import traced_for
 from fhir_server.search.pages import Pages
 from fhir_server.search.planner import Planner
@@ -59,7 +60,7 @@ def search(
     result = SearchResult()
 
     def count() -> int:
-        return sight.count(resource_type, conditions, planner.index_of(conditions))
+        return sight.count(resource_type, conditions, index_of(conditions))
 
     if request.only_total:
         result.total = count()
@@ -95,8 +96,7 @@ def _page(request: Request, planner: Planner, conditions: list[Condition]) -> Pa
     for part in [one.turned for one in reversed(parts)] if request.backward else parts:
         behind = part.behind(position) if position else []
         if behind is not None:
-            met = [*conditions, *part.conditions, *behind]
-            found = planner.page(request.resource_type, met, part, limit - len(page.versions))
+            found = planner.page(request.resource_type, conditions, part, behind, limit - len(page.versions))
             page.versions += found.versions
             page.cut = found.cut
         if page.cut or len(page.versions) == limit:

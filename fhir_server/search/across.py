@@ -12,6 +12,7 @@ from fhir_server.access import Access
 from fhir_server.errors import BadRequest, Forbidden, NotFound
 from fhir_server.paging import Seal
 from fhir_server.search.condition import merged
+from fhir_server.search.driver import index_of
 from fhir_server.search.explain import traced_for
 from fhir_server.search.order import NEWEST_CREATED, Order
 from fhir_server.search.pages import Pages
@@ -87,7 +88,7 @@ def search_across(
     result = SearchResult()
 
     def count() -> int:
-        return sum(sight.count(type, met, planner.index_of(met)) for type, met in conditions.items())
+        return sum(sight.count(type, met, index_of(met)) for type, met in conditions.items())
 
     if request.only_total:
         result.total = count()
@@ -141,7 +142,7 @@ def _page(planner: Planner, request: Request, conditions: dict[str, list[Conditi
         (part,) = order.parts(met)
         part = part.turned if request.backward else part
         behind = part.behind(request.position) if request.position else []
-        found = planner.page(type, [*met, *(behind or [])], part, limit)
+        found = planner.page(type, met, part, behind or [], limit)
         versions = sorted([*page.versions, *found.versions], key=_place(order), reverse=not upwards)
         ends = [one.versions[-1] for one in (page, found) if one.cut]
         if ends:  # behind the end of what was cut, nothing is known of that type

@@ -1,8 +1,8 @@
 """`_explain=true`: what a search did instead of what it found. For administrators.
 
 The answer is a Parameters resource: `driver` is the index that the matches were found by, `roundTrips` the queries
-that went to the database; `examined` and `returned` are documents, all queries together; a `query` for each of them.
-It has no values of the search and nothing of what was found.
+that went to the database; `examined` and `returned` are documents, all queries together but for what a probe only
+counts; a `query` for each of them. It has no values of the search and nothing of what was found.
 """
 
 from fhir_server.access import Access
@@ -29,7 +29,7 @@ def explanation(store: TracedStore) -> dict:
         *([{"name": "driver", "valueString": drivers[0]}] if drivers else []),
         {"name": "roundTrips", "valueInteger": len(costs)},
         {"name": "examined", "valueInteger": sum(cost.documents for _, cost in costs)},
-        {"name": "returned", "valueInteger": sum(cost.returned for _, cost in costs)},
+        {"name": "returned", "valueInteger": sum(cost.returned for query, cost in costs if query.purpose != "probe")},
         *(_described(query, cost) for query, cost in costs),
     ]
     return {"resourceType": "Parameters", "parameter": found}

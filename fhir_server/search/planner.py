@@ -10,13 +10,14 @@ import conformance
 from fhir_server.errors import BadRequest
 from fhir_server.index import Indexer, Rule, rules
 from fhir_server.search.condition import condition
+from fhir_server.search.driver import index_for, index_of
 from fhir_server.search.filter import Meet, filtered
 from fhir_server.search.listed import listed
 from fhir_server.search.order import Order, Part, Position, position_of, sortable
 from fhir_server.search.request import COMMON, NEVER, unknown
 from fhir_server.search.sight import Sight
 from fhir_server.search.sorting import MAX_SORTED, Sorting
-from fhir_server.search.terms import KEYS, RANGES, UPDATED, Asked, Condition, Vocabulary
+from fhir_server.search.terms import KEYS, Asked, Condition, Vocabulary
 from fhir_server.search.values import TooCostly, UnknownParameter
 from fhir_server.search.words import worded
 from fhir_server.store import Page
@@ -24,8 +25,6 @@ from fhir_server.version import Version
 
 MAX_CHAINED = 10_000  # resources that one link of a chain may lead through
 FEW_CHAINED = 500  # resources from whichever end of a link they are, that it is simply followed from
-FEW = 2000  # matches that are put in order in memory rather than by walking an index in that order
-_SELECTIVE = (KEYS, UPDATED, RANGES)  # indexes that find matches, the one that does best first
 
 Ids = TypeVar("Ids", list[str], set[str])
 
@@ -74,11 +73,14 @@ class Planner:
             return listed(self._sight, resource_type, value, self._base_url)
         return worded(name, value)
 
-    def page(self, resource_type: str, conditions: Sequence[Condition], part: Part, limit: int) -> Page:
-        """Matches in the order of the part, by the index that finds them when they are few, else by the one that
-        has them in that order."""
-        index = self._index_for(resource_type, conditions, part)
-        return self._sight.page(resource_type, conditions, part.sort, limit, index)
+    def page(
+        self, resource_type: str, conditions: Sequence[Condition], part: Part, behind: Sequence[Condition], limit: int
+    ) -> Page:
+        """Matches of the part, in its order. behind: where they begin."""
+        bounds = [*part.conditions, *behind]
+        met = [*conditions, *bounds]
+        index = index_for(self._sight, resource_type, met, part, bounds, limit)
+        return self._sight.page(resource_type, met, part.sort, limit, index)
 
     def sorted_page(
         self,
@@ -92,7 +94,7 @@ class Planner:
 
         Where an index has the order of the first rule, it tells as far as what value the page can reach.
         """
-        conditions, index = list(conditions), self.index_of(conditions)
+        conditions, index = list(conditions), index_of(conditions)
         if not self._sight.up_to(resource_type, conditions, MAX_SORTED, index):
             first = sorting.rules[0]
             if first.code not in sortable(resource_type):
@@ -117,7 +119,7 @@ class Planner:
         if position and after is None:
             return [Condition(without)]
         beyond = [Condition({part.field: {up: after}})] if position else []
-        following = self.page(resource_type, [*conditions, *part.conditions, *beyond], part, limit).versions
+        following = self.page(resource_type, conditions, part, beyond, limit).versions
         if len(following) == limit:
             last = position_of(order, following[-1], Indexer(self._base_url)).value
             return [Condition({part.field: {f"{down}e": last} | ({f"{up}e": after} if position else {})})]
@@ -125,26 +127,8 @@ class Planner:
 
     def walk(self, resource_type: str, conditions: Sequence[Condition], part: Part) -> Iterator[Version]:
         """All matches in the order of the part, by the same choice of index."""
-        index = self._index_for(resource_type, conditions, part)
+        index = index_for(self._sight, resource_type, conditions, part)
         return self._sight.walk(resource_type, conditions, part.sort, index)
-
-    def index_of(self, conditions: Sequence[Condition]) -> str:
-        """For matches in no order: the index that finds them."""
-        indexes = {condition.index for condition in conditions}
-        return next((index for index in _SELECTIVE if index in indexes), KEYS)
-
-    def _index_for(self, resource_type: str, conditions: Sequence[Condition], part: Part) -> str:
-        in_order = part.index if self._sight.has_index(resource_type, part.index) else KEYS
-        by_index: dict[str, list[Condition]] = {KEYS: []} if self._sight.is_scoped else {}
-        for one in conditions:
-            if one.index is not None:
-                by_index.setdefault(one.index, []).append(one)
-        if by_index.keys() <= {in_order}:
-            return in_order
-        for index in _SELECTIVE:
-            if index in by_index and self._sight.few(resource_type, by_index[index], index, FEW):
-                return index
-        return in_order
 
     def linked(
         self,
@@ -163,7 +147,7 @@ class Planner:
             leading = f"{rule.parameter.code}={type}/"
 
             def referred(leading: str = leading) -> Condition:
-                ids = self._sight.tails(resource_type, given, leading, MAX_CHAINED + 1, self.index_of(given))
+                ids = self._sight.tails(resource_type, given, leading, MAX_CHAINED + 1, index_of(given))
                 return _one_of(f"_id={id}" for id in _checked(ids))
 
             try:
@@ -173,7 +157,7 @@ class Planner:
                 if unknown_to == len(types):
                     raise
                 continue  # a link that the rest cannot follow
-            keys += [leading + id for id in _checked(self._sight.ids(type, met, MAX_CHAINED + 1, self.index_of(met)))]
+            keys += [leading + id for id in _checked(self._sight.ids(type, met, MAX_CHAINED + 1, index_of(met)))]
         return _one_of(keys)
 
     def _reverse_chain(self, resource_type: str, name: str, value: str, given: Sequence[Condition]) -> Condition:
@@ -198,11 +182,11 @@ class Planner:
         leading = f"{by}={resource_type}/"
 
         def referring() -> Condition:
-            ids = self._sight.ids(resource_type, given, MAX_CHAINED + 1, self.index_of(given))
+            ids = self._sight.ids(resource_type, given, MAX_CHAINED + 1, index_of(given))
             return _one_of(leading + id for id in _checked(ids))
 
         met = self._met(source, meet, self._near_end(resource_type, given, referring))
-        ids = self._sight.tails(source, met, leading, MAX_CHAINED + 1, self.index_of(met))
+        ids = self._sight.tails(source, met, leading, MAX_CHAINED + 1, index_of(met))
         return _one_of(f"_id={id}" for id in sorted(_checked(ids)))
 
     def _near_end(
@@ -213,7 +197,7 @@ class Planner:
             return None
 
         def is_small() -> bool:
-            index = self.index_of(given)
+            index = index_of(given)
             narrowing = [one for one in given if one.index == index]
             return self._sight.few(resource_type, narrowing, index, FEW_CHAINED)
 
@@ -226,7 +210,7 @@ class Planner:
             met = [meet(resource_type, ())]
             if near is None:
                 return met
-            index = self.index_of(met)
+            index = index_of(met)
             if self._sight.few(resource_type, met, index, FEW_CHAINED):
                 return met
             if not near.is_small() and self._sight.few(resource_type, met, index, MAX_CHAINED):

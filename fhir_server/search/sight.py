@@ -101,15 +101,36 @@ class Sight:
         return (version for version in self._store.newest_in_one(wanted) if self._access.sees(version.scope))
 
     def few(self, resource_type: str, conditions: Sequence[Condition], index: str, limit: int) -> bool:
-        """Whether finding what meets these by that index looks at no more than `limit` versions.
+        """Whether finding what meets these by that index looks at no more than `limit` versions."""
+        return self.count_up_to(resource_type, conditions, index, limit + 1) <= limit
+
+    def count_up_to(self, resource_type: str, conditions: Sequence[Condition], index: str, limit: int) -> int:
+        """How many versions finding what meets these by that index looks at, or `limit` if that is less.
 
         It tells the way to an answer and is never part of one: the index of keys knows the audience, the others
         don't, and have to look at what others see too.
         """
         if index == KEYS:
-            return self._store.few(resource_type, self._filter(conditions), limit, index)
+            return self._store.count_up_to(resource_type, self._filter(conditions), limit, index)
         current = {"keys": {"$exists": True}}
-        return self._store.few(resource_type, {"$and": [current, *(one.filter for one in conditions)]}, limit, index)
+        filter = {"$and": [current, *(one.filter for one in conditions)]}
+        return self._store.count_up_to(resource_type, filter, limit, index)
+
+    def fills(
+        self,
+        resource_type: str,
+        bounds: Sequence[Condition],
+        conditions: Sequence[Condition],
+        sort: list[tuple[str, int]],
+        limit: int,
+        walked: int,
+        index: str,
+    ) -> bool:
+        """Whether `limit` matches are among the first that meet the bounds, of which no more than `walked` are looked
+        at. As `count_up_to`, it is never part of an answer."""
+        within = [one.filter for one in bounds]
+        begin = self._filter(bounds) if index == KEYS else {"$and": within} if within else {}
+        return self._store.fills(resource_type, begin, self._filter(conditions), sort, limit, walked, index)
 
     def has_index(self, resource_type: str, index: str) -> bool:
         return self._store.has_index(resource_type, index)

@@ -16,7 +16,7 @@ from pymongo.database import Database
 from fhir_server.access import Access
 from fhir_server.prepare import Draft
 from fhir_server.repository import Repository
-from fhir_server.search import SearchResult, planner
+from fhir_server.search import SearchResult, driver, planner
 from fhir_server.search.request import is_chain
 from fhir_server.search.values import TooCostly
 from fhir_server.store import VersionStore
@@ -558,12 +558,15 @@ def sort_value(resource: Resource, code: str) -> Any:
     return span(values[0])[0] if values else None
 
 
-@pytest.mark.parametrize("few", [2000, 2])
+@pytest.mark.parametrize(("few", "walked"), [(2000, 20), (2000, 1), (2, 20)])
 def test_sorts_by_id_time_and_dates_with_those_without_one_last(
-    filled: Repository, monkeypatch: pytest.MonkeyPatch, few: int
+    filled: Repository, monkeypatch: pytest.MonkeyPatch, few: int, walked: int
 ) -> None:
-    """By either way: put in order in memory, or read in order."""
-    monkeypatch.setattr(planner, "FEW", few)
+    """By each way: put in order in memory, or read in order, also where a look shows that this is short."""
+    monkeypatch.setattr(driver, "FEW", few)
+    monkeypatch.setattr(driver, "VERY_FEW", min(few, 3))
+    monkeypatch.setattr(driver, "SORTED", min(few, 20) if walked > 1 else 0)
+    monkeypatch.setattr(driver, "WALKED", walked)
     resources = stored(filled)
     oracle = Oracle(resources, BASE, LISTS)
     created = {(one["resourceType"], one["id"]): -place for place, one in enumerate(resources)}
