@@ -129,7 +129,9 @@ def matching(
     return matches
 
 
-_SHAPING = frozenset("_count _total _summary _elements _sort _after _include _revinclude _format _pretty".split())
+_SHAPING = frozenset(
+    "_count _total _summary _elements _sort _include _revinclude _contained _containedType _format _pretty".split()
+)
 
 
 def _id_of(draft: "Draft") -> str:

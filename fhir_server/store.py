@@ -380,6 +380,12 @@ class VersionStore:
             return False
         return bool(counted) and counted[0]["n"] == limit
 
+    def matching(self, documents: list[dict], filter: dict) -> set[int]:
+        """The places of those of the documents, which need not be stored, that meet the filter."""
+        listed = [{**document, "at": at} for at, document in enumerate(documents)]
+        pipeline: list[dict] = [{"$documents": {"$literal": listed}}, {"$match": filter}, {"$project": {"at": 1}}]
+        return {found["at"] for found in self.database.aggregate(pipeline, maxTimeMS=SEARCH_TIMEOUT_MS)}
+
     def has_index(self, resource_type: str, name: str) -> bool:
         """Whether the type's collection is there and has that index."""
         if resource_type not in self._ready and time.monotonic() >= self._absent.get(resource_type, 0.0):

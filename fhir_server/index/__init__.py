@@ -103,9 +103,20 @@ class Indexer:
             if values:
                 self._add(rule, values, resource, keys, entry)
         _add_words(resource, keys)
+        keys |= self._inner_keys(resource)
         entry.keys = list(keys)
         _check_size(entry)
         return entry
+
+    def _inner_keys(self, resource: dict) -> Keys:
+        """Of contained resources; those of added parameters among them, which nobody may rely on."""
+        keys: Keys = {}
+        contained = resource.get("contained")
+        for one in contained if isinstance(contained, list) else ():
+            type = one.get("resourceType") if isinstance(one, dict) else None
+            if isinstance(type, str) and type in conformance.resource_types() and "contained" not in one:
+                keys |= dict.fromkeys((inner_key(type), *(inner_key(type, key) for key in self.index(one).keys)))
+        return keys
 
     def _add(self, rule: Rule, values: list, resource: dict, keys: Keys, entry: Entry) -> None:
         code, type = rule.parameter.code, rule.parameter.type
@@ -179,6 +190,11 @@ def _add_words(resource: dict, keys: Keys) -> None:
     content = dict.fromkeys(islice(content_words(resource), MAX_WORDS))
     keys |= dict.fromkeys(f"{TEXT}={word}" for word in narrative)
     keys |= dict.fromkeys(f"{CONTENT}={word}" for word in content if word not in narrative)
+
+
+def inner_key(resource_type: str, key: str = "") -> str:
+    """What a resource has for this key of one of the type that it contains; without a key: for containing one."""
+    return f"#{resource_type}|{key}" if key else f"#{resource_type}"
 
 
 def _check_size(entry: Entry) -> None:

@@ -16,7 +16,7 @@ from fhir_server.errors import Unavailable
 if TYPE_CHECKING:
     from fhir_server.index import Rule
 
-LAYOUT = "2"  # of what is stored to search by; any other is made anew before it is searched
+LAYOUT = "3"  # of what is stored to search by; any other is made anew before it is searched
 _RETRY_AFTER_S = "10"
 
 

@@ -10,6 +10,7 @@ from fhir_server.access import Access
 from fhir_server.paging import Seal
 from fhir_server.search.across import in_compartment, search_across
 from fhir_server.search.condition import merged
+from fhir_server.search.contained import contained_search
 from fhir_server.search.driver import index_of
 from fhir_server.search.explain import traced_for
 from fhir_server.search.pages import Pages
@@ -22,6 +23,7 @@ from fhir_server.search.sorting import Sorting
 from fhir_server.search.terms import Condition, Vocabulary
 from fhir_server.search.values import UnknownParameter
 from fhir_server.store import Page, VersionStore
+from fhir_server.traced_store import TracedStore
 
 __all__ = ["SearchResult", "Selection", "check_queries", "deletions", "search", "search_across", "walk"]
 
@@ -56,6 +58,8 @@ def search(
     pages = Pages(request, seal, access, path, parameters)
     planner = Planner(sight, base_url, vocabulary)
     given = [in_compartment(*compartment, resource_type)] if compartment else []
+    if request.contained != "false":
+        return _inside(planner, sight, request, given, pages, base_url, traced)
     conditions = _conditions(planner, request, given)
     result = SearchResult()
 
@@ -66,6 +70,24 @@ def search(
         result.total = count()
     else:
         fill(result, request, pages, _page(request, planner, conditions), sight, base_url, count)
+    return complete(result, request, traced)
+
+
+def _inside(
+    planner: Planner,
+    sight: Sight,
+    request: Request,
+    given: Sequence[Condition],
+    pages: Pages,
+    base_url: str,
+    traced: TracedStore | None,
+) -> SearchResult:
+    """A search that finds contained resources, too."""
+    found, result = contained_search(planner, sight, request, given, base_url), SearchResult()
+    if request.only_total:
+        result.total = found.count()
+    else:
+        fill(result, request, pages, found.page(), sight, base_url, found.count)
     return complete(result, request, traced)
 
 

@@ -14,7 +14,7 @@ from fhir_server.paging import Seal
 from fhir_server.search.condition import merged
 from fhir_server.search.driver import index_of
 from fhir_server.search.explain import traced_for
-from fhir_server.search.order import NEWEST_CREATED, Order
+from fhir_server.search.order import NEWEST_CREATED, Order, Position
 from fhir_server.search.pages import Pages
 from fhir_server.search.planner import Planner
 from fhir_server.search.request import Request, is_chain, read_request
@@ -73,6 +73,8 @@ def search_across(
         raise BadRequest("_include takes Type:parameter or Type:* where several types are searched")
     request = read_request(types[0] if types else "Basic", rest, strict, default_count)
     request.applied = [*(("_type", value) for value in named), *request.applied]
+    if request.contained != "false":
+        raise BadRequest("_contained is for searches of one type")
     if not isinstance(request.order, Order) or request.order.code not in _ORDERS:
         raise BadRequest("_sort takes _lastUpdated where several types are searched")
     traced = traced_for(access, store) if request.explain else None
@@ -143,13 +145,29 @@ def _page(planner: Planner, request: Request, conditions: dict[str, list[Conditi
         part = part.turned if request.backward else part
         behind = part.behind(request.position) if request.position else []
         found = planner.page(type, met, part, behind or [], limit)
-        versions = sorted([*page.versions, *found.versions], key=_place(order), reverse=not upwards)
-        ends = [one.versions[-1] for one in (page, found) if one.cut]
-        if ends:  # behind the end of what was cut, nothing is known of that type
-            end = (min if upwards else max)(ends, key=_place(order))
-            versions = versions[: versions.index(end) + 1]
-        page = Page(versions[:limit], cut=bool(ends) and len(versions) <= limit)
+        page = merged_page(page, found, order, upwards, limit)
     return page
+
+
+def merged_page(page: Page, found: Page, order: Order, upwards: bool, limit: int) -> Page:
+    """The first of what is on both pages. order: by creation, or by the last update."""
+    versions = in_order([*page.versions, *found.versions], order, upwards)
+    ends = [one.versions[-1] for one in (page, found) if one.cut]
+    if ends:  # behind the end of what was cut, nothing is known of that type
+        end = (min if upwards else max)(ends, key=_place(order))
+        versions = versions[: versions.index(end) + 1]
+    return Page(versions[:limit], cut=bool(ends) and len(versions) <= limit)
+
+
+def in_order(
+    versions: Sequence[Version], order: Order, upwards: bool, position: Position | None = None
+) -> list[Version]:
+    """Those behind the position, the next one first."""
+    place = _place(order)
+    if position is not None:
+        at = (position.value, position.n) if order.code else (position.n,)
+        versions = [one for one in versions if (place(one) > at if upwards else place(one) < at)]
+    return sorted(versions, key=place, reverse=not upwards)
 
 
 def _place(order: Order) -> Callable[[Version], tuple]:

@@ -22,19 +22,22 @@ MAX_CHAINS = 10
 MAX_LINKS = 4  # of a chain
 MAX_NAME = 400  # characters of a parameter's name, chain included
 _IGNORED = ("_format", "_pretty")
-_ONCE = ("_count", "_total", "_summary", "_elements", "_sort", paging.PARAMETER, explain.PARAMETER)
+_CONTAINED = {"_contained": ("false", "true", "both"), "_containedType": ("container", "contained")}
+_ONCE = ("_count", "_total", "_summary", "_elements", "_sort", *_CONTAINED, paging.PARAMETER, explain.PARAMETER)
 _INCLUDES = ("_include", "_revinclude")
 COMMON = ("_content", "_filter", "_list", "_text")  # parameters of every type that look at no element
 NEVER = {  # and those that are refused, with the reason
     "_query": "no named queries are defined",
-    "_contained": "contained resources are found by what they are contained in",
-    "_containedType": "contained resources are found by what they are contained in",
 }
 
 
 @dataclass(slots=True)
 class Request:
-    """A search as asked for. applied: the parameters that were understood, as they stand in the self link."""
+    """A search as asked for. applied: the parameters that were understood, as they stand in the self link.
+
+    contained: whether contained resources are searched: `false`, `true` (these alone) or `both`. contained_type:
+    whether what contains them is returned (`container`) or they themselves are (`contained`).
+    """
 
     resource_type: str
     count: int
@@ -49,6 +52,8 @@ class Request:
     total: str | None = None
     only_total: bool = False
     explain: bool = False
+    contained: str = "false"
+    contained_type: str = "container"
     applied: list[tuple[str, str]] = field(default_factory=list)
     ignored: list[Issue] = field(default_factory=list)
 
@@ -96,8 +101,6 @@ def read_request(
                 once[name] = value
                 if name == explain.PARAMETER:
                     continue  # about this answer alone, and not of the links to other pages
-            elif name == "_contained" and value == "false":
-                pass  # as it is anyway
             elif base in _INCLUDES:
                 request.includes.append(parse_include(resource_type, base, modifier, value))
             else:
@@ -136,6 +139,11 @@ def _shape(request: Request, once: dict[str, str]) -> None:
     request.only_total |= request.count == 0
     if "_sort" in once:
         request.order = parse(request.resource_type, once["_sort"])
+    for name, values in _CONTAINED.items():
+        if once.get(name, values[0]) not in values:
+            raise bad_value(name, " or ".join(values))
+    request.contained = once.get("_contained", request.contained)
+    request.contained_type = once.get("_containedType", request.contained_type)
     if once.get(explain.PARAMETER, "false") not in ("true", "false"):
         raise bad_value(explain.PARAMETER, "true or false")
     request.explain = once.get(explain.PARAMETER) == "true"

@@ -95,6 +95,10 @@ class Sight:
             return self._store.total(resource_type)
         return self._store.count(resource_type, self._filter(conditions), hint=index)
 
+    def matching(self, documents: list[dict], filter: dict) -> set[int]:
+        """The places of those that meet the filter. They are not stored, but parts of what the caller sees."""
+        return self._store.matching(documents, filter)
+
     def current(self, references: Iterable[tuple[str, str]]) -> Iterator[Version]:
         """The current versions of these (type, id) that are there to be seen, by one query."""
         wanted = [target for target in references if self.may_include(target[0])]

@@ -58,7 +58,6 @@ class TestHandling:
             "_has:Nothing:focus:status",
             "_has:Task",
             "_query",
-            "_contained",
             "",
         ],
     )
