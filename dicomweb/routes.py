@@ -57,7 +57,7 @@ def create_blueprint(
     def readable(study: str, series: str | None = None, instance: str | None = None) -> str:
         """The caller may read this study, and the UIDs are some; the state of the study."""
         access = current_access()
-        access.require("read", IMAGING)
+        access.require_every("read", IMAGING)
         _check(study, series, instance)
         return store.check_visible(access, study)
 
@@ -67,7 +67,7 @@ def create_blueprint(
     @dicomweb.post(_STUDY)
     def store_instances(study: str | None = None) -> Response:
         access = current_access()
-        access.require("create", IMAGING)
+        access.require_every("create", IMAGING)
         if not access.is_practice:
             raise Forbidden("images are stored by the practice")
         if study is not None:
@@ -90,7 +90,7 @@ def create_blueprint(
         access = current_access()
         if not access.roles & MAY_DELETE:
             raise Forbidden("images are deleted by administrators and by the practice's own systems")
-        access.require("delete", IMAGING)
+        access.require_every("delete", IMAGING)
         _check(study, series, instance)
         keys = store.remove(study, series, instance)
         for key in keys:  # what a kill leaves of them is found by `radloop check dicom`
@@ -108,7 +108,7 @@ def create_blueprint(
     @dicomweb.get(f"{_SERIES}/instances", defaults={"level": "instance"})
     def search(level: Level, study: str | None = None, series: str | None = None) -> Response:
         access = current_access()
-        access.require("search", IMAGING)
+        access.require_every("search", IMAGING)
         media_type = json_or_xml(accepted(), "the answer to a search")
         if study is not None:
             _check(study, series)

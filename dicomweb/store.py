@@ -227,7 +227,7 @@ class DicomStore:
         Raises NotFound unless the study is here, and the caller's to see; Gone, to the practice, for a deleted one.
         """
         names = {"revision": 1, "changed": 1}
-        found = self._studies.find_one({"_id": study} | _visible(access), names)
+        found = self._studies.find_one({"$and": [{"_id": study}, *_visible(access)]}, names)
         if found is None:
             # Who has no sight of all studies does not learn that this one ever was here.
             raise self._missing("study", study) if access.is_practice else NotFound("this study is not known here")
@@ -247,13 +247,13 @@ class DicomStore:
         query: dict[str, Any] = {"$and": [_mongo(level, c) for c in conditions]}
         pipeline: list[dict] = [{"$match": query if query["$and"] else {}}, {"$sort": dict(_ORDER[level])}]
         if level == "study":
-            pipeline.insert(0, {"$match": _visible(access)})
-        elif access.audience is not None:
+            pipeline[:0] = [{"$match": seen} for seen in _visible(access)]
+        elif access.sights:
             # The scope is kept in one place, the study; callers of the practice, who see all, skip this.
             joined = {"from": "dicom_studies", "localField": "study", "foreignField": "_id", "as": "of"}
             pipeline += [
                 {"$lookup": joined | {"pipeline": [{"$project": {"scope": 1}}]}},
-                {"$match": {f"of.{name}": value for name, value in _visible(access).items()}},
+                *({"$match": seen} for seen in _visible(access, "of.scope")),
             ]
         names = ("q", "count", "series", "modalities", "classes", "study", "sop_class", *(["meta"] * with_metadata))
         pipeline += [{"$skip": offset}, {"$limit": limit}, {"$project": dict.fromkeys(names, 1)}]
@@ -467,8 +467,9 @@ class DicomStore:
             self._studies.update_many(wanted, {"$set": {"due": self._now()}})
 
 
-def _visible(access: Access) -> dict[str, Any]:
-    return {} if access.audience is None else {"scope": {"$in": sorted(access.audience)}}
+def _visible(access: Access, scope: str = "scope") -> list[dict[str, Any]]:
+    """What a study meets that the caller sees. scope: where its scope keys are."""
+    return [{scope: {"$in": sorted(keys)}} for keys in access.sights]
 
 
 def _at(study: str, series: str | None, sop_instance: str | None) -> dict[str, str]:

@@ -34,7 +34,7 @@ def create_blueprint(store: DicomStore, blobs: BlobStore, pool: PixelPool, base_
     @uri.get("/wado")
     def retrieve() -> Response:
         access = current_access()
-        access.require("read", IMAGING)
+        access.require_every("read", IMAGING)
         if _given("requestType") != "WADO":
             raise BadRequest("requestType is WADO")
         study = check_uid(_given("studyUID"), "studyUID")

@@ -2,9 +2,11 @@
 
 A resource carries *scope keys* of who may see it (`@Patient/12`, `@Organization/o1`, `@any`,
 `@owner/<subject>`); a caller carries an *audience*. The Repository adds the audience to each query, so no
-search, include, chain or history can leave it out.
+search, include, chain or history can leave it out. Scopes with parameters narrow that further, by the search keys
+that a resource has (`fhir_server.reach`).
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from fhir_server.errors import Forbidden
@@ -12,17 +14,40 @@ from fhir_server.errors import Forbidden
 INTERACTIONS = {"create": "c", "read": "r", "update": "u", "delete": "d", "search": "s"}
 ADMINISTRATORS = frozenset({"admin", "practice", "system"})  # roles
 
+Keys = frozenset[str]  # of which a resource has one
+Reach = tuple[tuple[Keys, ...], ...]  # of these alternatives, a resource meets all of one
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One parameter of a scope: as it was asked, `category=laboratory`, and the search keys of which one meets it."""
+
+    text: str
+    keys: Keys
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """One granted SMART v2 scope, e.g. `user/Task.rs`: context, type (or `*`) and letters of `cruds`."""
+    """One granted SMART v2 scope, e.g. `user/Task.rs`: context, type (or `*`) and letters of `cruds`.
+
+    clauses: it is about the resources alone that meet all of these.
+    """
 
     context: str
     resource_type: str
     letters: str
+    clauses: tuple[Clause, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.context}/{self.resource_type}.{self.letters}"
+        query = "&".join(clause.text for clause in self.clauses)
+        return f"{self.context}/{self.resource_type}.{self.letters}{'?' if query else ''}{query}"
+
+    def grants(self, letters: str, resource_type: str) -> bool:
+        """Whether it has one of the letters, for resources of the type or some of them."""
+        return self.resource_type in ("*", resource_type) and not set(letters).isdisjoint(self.letters)
+
+
+_EVERYTHING = (Scope("system", "*", "cruds"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +57,7 @@ class Access:
     subject: stable name, `client:<id>`, `user:<name>` or `system:<part of this server>`; no PHI.
     audience: scope keys the caller sees; None sees all (the practice's own staff and systems).
     organization, fhir_user, patient: references such as `Organization/o1`, where there is one.
+    compartment: of what the audience sees, only what has one of these scope keys too; None leaves all of it.
     """
 
     subject: str
@@ -42,16 +68,21 @@ class Access:
     fhir_user: str | None = None
     patient: str | None = None
     roles: frozenset[str] = field(default_factory=frozenset)
+    compartment: frozenset[str] | None = None
 
     @classmethod
     def system(cls, part: str) -> "Access":
         """The access of a part of this server itself: everything."""
-        return cls(f"system:{part}", (Scope("system", "*", "cruds"),), None, roles=frozenset({"system"}))
+        return cls(f"system:{part}", _EVERYTHING, None, roles=frozenset({"system"}))
+
+    def of_the_server(self) -> "Access":
+        """For a part of this server that looks something up for the caller: what they see, whatever their scopes."""
+        return Access(self.subject, _EVERYTHING, self.audience, compartment=self.compartment)
 
     @property
     def is_practice(self) -> bool:
         """True for the practice's staff and systems, which see every referral."""
-        return self.audience is None
+        return self.audience is None and self.compartment is None
 
     @property
     def is_administrator(self) -> bool:
@@ -59,6 +90,7 @@ class Access:
         return not self.roles.isdisjoint(ADMINISTRATORS)
 
     def allows(self, interaction: str, resource_type: str) -> bool:
+        """Whether a granted scope allows the interaction on resources of the type, or on some of them."""
         letter = INTERACTIONS[interaction]
         return any(letter in scope.letters and scope.resource_type in ("*", resource_type) for scope in self.scopes)
 
@@ -67,6 +99,31 @@ class Access:
         if not self.allows(interaction, resource_type):
             raise Forbidden(f"no granted scope allows {interaction} of {resource_type}")
 
-    def sees(self, scope_keys: "frozenset[str] | set[str] | list[str] | tuple[str, ...]") -> bool:
+    def require_every(self, interaction: str, resource_type: str) -> None:
+        """Raise Forbidden unless a scope without parameters allows it: where these are not held against each one."""
+        self.require(interaction, resource_type)
+        if self.reach(INTERACTIONS[interaction], resource_type) is not None:
+            raise Forbidden(f"this needs a scope for {resource_type} without parameters")
+
+    def reach(self, letters: str, resource_type: str) -> Reach | None:
+        """What a resource of the type must meet for one of these letters; None when all resources are met."""
+        granting = [scope for scope in self.scopes if scope.grants(letters, resource_type)]
+        if any(not scope.clauses for scope in granting):
+            return None
+        return tuple(tuple(clause.keys for clause in scope.clauses) for scope in granting)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether a scope has parameters."""
+        return any(scope.clauses for scope in self.scopes)
+
+    @property
+    def sights(self) -> tuple[frozenset[str], ...]:
+        """Of each of these sets, what the caller sees has a scope key."""
+        return tuple(keys for keys in (self.audience, self.compartment) if keys is not None)
+
+    def sees(self, scope_keys: Collection[str]) -> bool:
         """Whether a resource with these scope keys is visible to the caller."""
-        return self.audience is None or not self.audience.isdisjoint(scope_keys)
+        if self.audience is not None and self.audience.isdisjoint(scope_keys):
+            return False
+        return self.compartment is None or not self.compartment.isdisjoint(scope_keys)

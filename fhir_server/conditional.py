@@ -86,8 +86,11 @@ class Conditions:
 
     def _name(self, resource_type: str, criteria: str) -> str:
         # Callers who see different resources don't compete, so the guard is one of the audience too.
-        audience = "*" if self._access.audience is None else ",".join(sorted(self._access.audience))
-        return f"{audience}|{resource_type}?{criteria}"
+        access = self._access
+        audience = "*" if access.audience is None else ",".join(sorted(access.audience))
+        within = "" if access.compartment is None else f"&{','.join(sorted(access.compartment))}"
+        limits = f"&{' '.join(sorted(map(str, access.scopes)))}" if access.is_limited else ""
+        return f"{audience}{within}{limits}|{resource_type}?{criteria}"
 
 
 def match_one(
@@ -113,7 +116,9 @@ def matching(
     without: Collection[tuple[str, str]] = (),
 ) -> list[Version]:
     """The resources that conditional criteria match. Raises PreconditionFailed when they are more than `most`."""
-    reader = Access(access.subject, Access.system("condition").scopes, access.audience)
+    reader = access.of_the_server()
+    if access.is_limited:  # scopes with parameters keep the rest out of sight, whatever it is looked for by
+        reader = replace(reader, scopes=tuple(replace(scope, letters="cruds") for scope in access.scopes))
     parameters = parse_qsl(query, keep_blank_values=True)
     if not parameters:
         raise Unprocessable("conditional criteria must not be empty", path)

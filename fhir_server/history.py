@@ -21,7 +21,7 @@ from fhir_server.version import Version
 DEFAULT_COUNT = 100
 MAX_COUNT = 1000
 CHUNK = 200
-SCANNED = 20_000  # versions that one page looks at, when `_at` leaves most of them out
+SCANNED = 20_000  # versions that one page looks at, when most of them may be left out
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -86,13 +86,21 @@ def links(base_url: str, address: str, request: HistoryRequest, page: HistoryPag
 
 
 def page(
-    store: VersionStore, access: Access, types: Sequence[str], id: str | None, request: HistoryRequest
+    store: VersionStore,
+    access: Access,
+    types: Sequence[str],
+    id: str | None,
+    request: HistoryRequest,
+    reached: Callable[[Version], bool] | None = None,
 ) -> HistoryPage:
-    """The versions of one resource (that the caller may see), or those of the types that the caller may see."""
+    """The versions of one resource (that the caller may see), or those of the types that the caller may see.
+
+    reached: which of them the caller's scopes reach; None for all.
+    """
     found = HistoryPage()
     if request.count == 0:
         return found
-    versions = _Versions(store, access, types, id, request)
+    versions = _Versions(store, access, types, id, request, reached)
     for version in islice(versions.current(), request.count + 1):
         if len(found.versions) == request.count:
             found.next = versions.position(found.versions[-1])
@@ -106,22 +114,29 @@ class _Versions:
     """The versions that a request is about, newest first."""
 
     def __init__(
-        self, store: VersionStore, access: Access, types: Sequence[str], id: str | None, request: HistoryRequest
+        self,
+        store: VersionStore,
+        access: Access,
+        types: Sequence[str],
+        id: str | None,
+        request: HistoryRequest,
+        reached: Callable[[Version], bool] | None,
     ) -> None:
         self._store, self._types, self._id, self._request = store, types, id, request
-        self._scope = None if access.audience is None or id is not None else sorted(access.audience)
+        self._sights = access.sights if id is None else ()
+        self._reached = reached
         self.position: Callable[[Version], int] = _version if id is not None else _number
         self.gave_up_at: int | None = None
 
     def current(self) -> Iterator[Version]:
-        """All of them, or with `_at` those that were current then."""
-        if self._request.at is None:
+        """All of them that are reached, or with `_at` those that were current then."""
+        if self._request.at is None and self._reached is None:
             yield from self._all()
             return
         versions, scanned = self._all(), 0
-        begin = self._request.at[0]
         while chunk := list(islice(versions, CHUNK)):
-            yield from _current_from(self._store, chunk, begin)
+            found = chunk if self._request.at is None else _current_from(self._store, chunk, self._request.at[0])
+            yield from found if self._reached is None else filter(self._reached, found)
             scanned += len(chunk)
             if scanned >= SCANNED and len(chunk) == CHUNK:
                 self.gave_up_at = self.position(chunk[-1])
@@ -143,8 +158,8 @@ class _Versions:
 
     def _filter(self, before: int | None) -> dict:
         query: dict = {}
-        if self._scope is not None:
-            query["scope"] = {"$in": self._scope}
+        if self._sights:
+            query["$and"] = [{"scope": {"$in": sorted(keys)}} for keys in self._sights]
         if before is not None:
             query["v" if self._id is not None else "_id"] = {"$lt": before}
         times: dict = {}

@@ -78,7 +78,7 @@ class Seal:
 
 def audience_of(access: Access, resource_type: str) -> str:
     """A short name for what a caller sees of a type: callers with the same name see the same."""
-    sees = "*" if access.audience is None else " ".join(sorted(access.audience))
+    sees = " & ".join(" ".join(sorted(keys)) for keys in access.sights) or "*"
     scopes = " ".join(sorted(map(str, access.scopes)))
     return sha256(f"{resource_type} {sees} {scopes}".encode()).hexdigest()[:32]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import conformance
 from fhir_server import fhir_json, references
-from fhir_server.access import Access
+from fhir_server.access import INTERACTIONS, Access
 from fhir_server.admission import Write
 from fhir_server.conditional import Conditions
 from fhir_server.errors import (
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 Patch = Callable[[dict], dict]  # the resource as it is -> as it shall be; may change what it gets
 MAX_RESOURCE_BYTES = 12 * 1024 * 1024  # a MongoDB document holds 16 MB, keys included
-_LETTERS = {"patch": "update"}
+_ASKED = {"patch": "update"}  # what a scope calls it
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +66,15 @@ class Draft:
     unmet: bool = False  # criteria found nothing, so there must be nothing
     twin: "Draft | None" = None  # the draft of the same commit that makes what this one asks for
     others: "tuple[Draft, ...]" = ()  # of a delete whose criteria match several: those of all but the first
+
+    @property
+    def asked(self) -> str:
+        """The interaction as scopes know it."""
+        return _ASKED.get(self.interaction, self.interaction)
+
+    @property
+    def letter(self) -> str:
+        return INTERACTIONS[self.asked]
 
     def anew(self, resource: dict, id: str | None) -> None:
         """Forget what was settled, so as to place the draft again from what was asked for."""
@@ -133,7 +142,7 @@ class Preparation:
         if not isinstance(resource_type, str):
             raise BadRequest("a resource with a resourceType is expected", draft.path)
         check_type(resource_type)
-        self._access.require(_LETTERS.get(draft.interaction, draft.interaction), resource_type)
+        self._access.require(draft.asked, resource_type)
         if draft.criteria is not None:
             self._conditions.meet(draft, resource_type, self._deleted)
         elif draft.interaction == "create":
@@ -162,7 +171,7 @@ class Preparation:
     def _apply(self, patch: Patch, draft: Draft, resource_type: str, id: str) -> None:
         """Make the update of a patch, from what the caller sees of the resource."""
         before = self._repository.store.newest(resource_type, id)
-        if before is None or not self._access.sees(before.scope):
+        if before is None or not self._repository.visible(self._access, "u", before):
             raise NotFound(f"{resource_type}/{id} is not known here")
         if before.deleted:
             raise Gone(f"{resource_type}/{id} was deleted")
@@ -192,7 +201,7 @@ class Preparation:
         resource_type, id = draft.resource["resourceType"], draft.id or ""
         before = None if draft.interaction == "create" else self._repository.store.newest(resource_type, id)
         self._check_precondition(draft, before)
-        if before is not None and not self._access.sees(before.scope):
+        if before is not None and not self._repository.visible(self._access, draft.letter, before):
             raise Forbidden(f"{resource_type}/{id} cannot be written by this caller")
         if draft.met is not None and (before is None or before.version != draft.met.version):
             raise VersionTaken("another request changed this resource at the same time")
@@ -214,7 +223,19 @@ class Preparation:
         if before is not None and not before.deleted and _same(before, admitted):
             return Outcome(before, created=False, change=None)
         change = self._change(admitted, before)
+        self._check_stays(draft, change.version)
         return Outcome(change.version, created=before is None or before.deleted, change=change)
+
+    def _check_stays(self, draft: Draft, version: Version) -> None:
+        """Raises Forbidden when what is written would be beyond the scopes that allow to write it."""
+        access, resource_type = self._access, version.resource_type
+        if not self._repository.reached(access, draft.letter, version):
+            raise Forbidden(f"no granted scope allows {draft.asked} of such a {resource_type}")
+        of_a_patient = [
+            scope.context == "patient" for scope in access.scopes if scope.grants(draft.letter, resource_type)
+        ]
+        if all(of_a_patient) and not access.sees(version.scope):
+            raise Forbidden(f"a scope of a patient allows {draft.asked} of what is in the patient's compartment")
 
     def _change(self, resource: dict, before: Version | None) -> Change:
         number = self._repository.store.numbers.next()
@@ -288,7 +309,8 @@ class Preparation:
         found = referrer(store, self._leaving, without)
         if found is not None:
             referring, target = found
-            name = referring.reference if self._access.sees(referring.scope) else "another resource"
+            known = self._repository.visible(self._access, "rs", referring)
+            name = referring.reference if known else "another resource"
             conflict = Conflict(f"{name} refers to {'/'.join(target)}, so it cannot be deleted")
             raise in_bundle(conflict, self._placed[target].path)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -32,6 +33,7 @@ from fhir_server.index import Indexer
 from fhir_server.operation import Operations
 from fhir_server.paging import Seal
 from fhir_server.prepare import Draft, Patch, Preparation
+from fhir_server.reach import reached
 from fhir_server.read_ahead import ReadAhead
 from fhir_server.reindex.parameters import Parameters
 from fhir_server.search import SearchResult, Selection
@@ -103,7 +105,7 @@ class Repository:
         check_type(resource_type)
         access.require("read", resource_type)
         newest = self.store.newest(resource_type, check_id(id))
-        if newest is None or not access.sees(newest.scope):
+        if newest is None or not self.visible(access, "r", newest):
             raise NotFound(f"{resource_type}/{id} is not known here")
         if newest.deleted:
             raise Gone(f"{resource_type}/{id} was deleted")
@@ -114,7 +116,7 @@ class Repository:
         check_type(resource_type)
         access.require("read", resource_type)
         found = self.store.version(resource_type, check_id(id), version)
-        if found is None or not self._visible_now(access, resource_type, id):
+        if found is None or not self._visible_now(access, found) or not self.reached(access, "r", found):
             raise NotFound(f"{resource_type}/{id} has no version {version}")
         if found.deleted:
             raise Gone(f"version {version} of {resource_type}/{id} is its deletion")
@@ -144,9 +146,13 @@ class Repository:
             check_type(resource_type)
             access.require("read" if id else "search", resource_type)
             types = [resource_type]
-            if id is not None and not self._visible_now(access, resource_type, check_id(id)):
+            newest = self.store.newest(resource_type, check_id(id)) if id is not None else None
+            if id is not None and (newest is None or not self.visible(access, "r", newest)):
                 raise NotFound(f"{resource_type}/{id} is not known here")
-        page = history.page(self.store, access, types, id, request)
+        letter = "s" if id is None else "r"
+        all_reached = all(access.reach(letter, type) is None for type in types)
+        reached = None if all_reached else partial(self.reached, access, letter)
+        page = history.page(self.store, access, types, id, request, reached)
         page.versions = [self.seen(access, version) for version in page.versions]
         return page
 
@@ -216,11 +222,15 @@ class Repository:
         with self.parameters.current().applied():
             found = search.walk(self.store, access, selection, after, self.base_url, self.vocabulary)
         for version in found:
-            yield self.seen(access, version)
+            # The index has told of the newest version what is searched; what is told may be an older one.
+            if self.reached(access, "r", version) and self.reached(access, "s", version):
+                yield self.seen(access, version)
 
     def deletions(self, access: Access, selection: Selection, after: int = 0) -> Iterator[Version]:
         """Deletions of what is selected, in order of their write numbers, behind the number `after`."""
-        return search.deletions(self.store, access, selection, after)
+        for version in search.deletions(self.store, access, selection, after):
+            if self.reached(access, "r", version) and self.reached(access, "s", version):
+                yield version
 
     # Writing
 
@@ -400,9 +410,17 @@ class Repository:
         view = self.views.get(version.resource_type)
         return version if view is None else view(access, version)
 
-    def _visible_now(self, access: Access, resource_type: str, id: str) -> bool:
-        newest = self.store.newest(resource_type, id)
-        return newest is not None and access.sees(newest.scope)
+    def visible(self, access: Access, letters: str, version: Version) -> bool:
+        """Whether the caller sees this version, and a scope with one of the letters reaches it."""
+        return access.sees(version.scope) and self.reached(access, letters, version)
+
+    def reached(self, access: Access, letters: str, version: Version) -> bool:
+        """Whether a scope with one of these letters reaches this version: with parameters, a scope reaches some."""
+        return reached(access, letters, version, self.store, self.indexer)
+
+    def _visible_now(self, access: Access, version: Version) -> bool:
+        newest = self.store.newest(version.resource_type, version.id)
+        return newest is not None and self.visible(access, "r", newest)
 
 
 def _begin_anew(drafts: Mapping[int, Draft], asked: Mapping[int, tuple[dict, str | None]]) -> None:

@@ -1,7 +1,8 @@
 """From user, client and granted scopes to one Access: what may be done, and whose data is seen.
 
-The practice's staff and systems see all. A referring office sees what concerns it. A patient sees their own. Nobody
-sees more through a token than without it: the scopes of a token are met with the rights of its user as they are now.
+The practice's staff and systems see all. A referring office sees what concerns it; through a token about one patient,
+what of it is in that patient's compartment. A patient sees their own. Nobody sees more through a token than without
+it: the scopes of a token are met with the rights of its user as they are now.
 """
 
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from smart_auth.store import AuthStore
 
 PRACTICE_ROLES = frozenset({"front-desk", "radiologist", "manager"})
+SEE_PATIENTS = PRACTICE_ROLES | {"referrer"}
 ANY = "@any"  # catalogue resources: practitioners, organizations, code systems ...
 
 _REFERRER_WRITES = {
@@ -59,9 +61,9 @@ def rights_of_user(user: User, patient: str | None = None) -> tuple[Scope, ...]:
         return rights
     if patient == user.fhir_user:
         return rights + _PATIENT_RIGHTS
-    if user.roles & PRACTICE_ROLES:
+    if user.roles & SEE_PATIENTS:
         return rights + tuple(Scope("patient", right.resource_type, right.letters) for right in rights)
-    return rights  # a referring office sees part of a patient's data, which a patient's audience cannot express
+    return rights
 
 
 def patient_context(user: User) -> str | None:
@@ -77,15 +79,22 @@ def access_of_user(
     """A user's access: through a token with the granted scopes, or (None) with all their rights, as in the portal."""
     rights = rights_of_user(user, patient)
     allowed = rights if granted is None else _met(granted, rights)
+    audience, compartment = _audience_of_user(user), None
+    # One patient/ scope narrows the whole token: what is seen belongs to the caller, not to a single scope.
+    if patient is not None and any(scope.context == "patient" for scope in allowed):
+        compartment = frozenset({ANY, f"@{patient}", f"@owner/{user.subject}"})
+        if audience is None or patient == user.fhir_user:
+            audience, compartment = compartment, None
     return Access(
         subject=user.subject,
         scopes=tuple(allowed),
-        audience=_audience_of_user(user, allowed, patient),
+        audience=audience,
         client_id=client_id,
         organization=user.organization,
         fhir_user=user.fhir_user,
         patient=patient,
         roles=user.roles,
+        compartment=compartment,
     )
 
 
@@ -112,10 +121,7 @@ def access_of_subject(store: "AuthStore", subject: str) -> Access | None:
     return None
 
 
-def _audience_of_user(user: User, allowed: Iterable[Scope], patient: str | None) -> frozenset[str] | None:
-    # One patient/ scope narrows the whole token: an audience belongs to the caller, not to a single scope.
-    if patient is not None and any(scope.context == "patient" for scope in allowed):
-        return frozenset({ANY, f"@{patient}", f"@owner/{user.subject}"})
+def _audience_of_user(user: User) -> frozenset[str] | None:
     if user.roles & PRACTICE_ROLES:
         return None
     return _office(user.subject, user.organization if "referrer" in user.roles else None)

@@ -2,13 +2,17 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from urllib.parse import parse_qsl
 
+from fhir_server.access import Clause
+from fhir_server.search.values import split, unescape
 from smart_auth import scopes
-from smart_auth.access import PRACTICE_ROLES, patient_context, rights_of_user
+from smart_auth.access import SEE_PATIENTS, patient_context, rights_of_user
 from smart_auth.models import Context, Launch, User
 
 _LETTER_WORDS = {"c": "create", "r": "read", "u": "change", "d": "delete", "s": "search"}
 _WHOSE = {"user": "all you may see yourself", "patient": "one patient", "system": "the whole system"}
+_PARAMETERS = {"_id": "id", "_profile": "profile", "_security": "security label", "_source": "source", "_tag": "tag"}
 _WORDS = {
     "openid": "Know that it is you who logged in",
     "fhirUser": "Know your entry in the directory",
@@ -63,7 +67,7 @@ def offer(asked: str, user: User, launch: Launch | None = None, picked: str | No
 
 def wants_patient(asked: str, user: User, launch: Launch | None) -> bool:
     """Whether the user has to choose a patient before there is something to agree to."""
-    may_choose = bool(user.roles & PRACTICE_ROLES) and patient_context(user) is None
+    may_choose = bool(user.roles & SEE_PATIENTS) and patient_context(user) is None
     if not may_choose or (launch is not None and launch.context.patient is not None):
         return False
     return "launch/patient" in scopes.words(asked) or _about_patient(asked)
@@ -76,7 +80,22 @@ def describe(item: scopes.Granted) -> str:
     verbs = [_LETTER_WORDS[letter] for letter in item.scope.letters]
     doing = verbs[0] if len(verbs) == 1 else f"{', '.join(verbs[:-1])} and {verbs[-1]}"
     what = "all kinds of records" if item.scope.resource_type == "*" else item.scope.resource_type
-    return f"{doing.capitalize()} {what} ({_WHOSE[item.scope.context]})"
+    which = " and ".join(map(_condition, item.scope.clauses))
+    return f"{doing.capitalize()} {what}{f' whose {which}' if which else ''} ({_WHOSE[item.scope.context]})"
+
+
+def _condition(clause: Clause) -> str:
+    """One parameter of a scope in words, e.g. `category is laboratory (http://acme.example/categories)`."""
+    ((name, written),) = parse_qsl(clause.text, keep_blank_values=True)
+    values = [[unescape(part) for part in split(value, "|")] for value in split(written, ",")]
+    told = [_token(*value) if len(value) == 2 else "|".join(value) for value in values]
+    return f"{_PARAMETERS.get(name, name.replace('-', ' '))} is {' or '.join(told)}"
+
+
+def _token(system: str, code: str) -> str:
+    if not code:
+        return f"any code of {system}"
+    return f"{code} ({system})" if system else code
 
 
 def _about_patient(scope: str) -> bool:

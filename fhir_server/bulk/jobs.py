@@ -1,7 +1,7 @@
 """Bulk jobs in MongoDB: what was asked, how far it is, which files it made. This module alone knows pymongo here."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +10,7 @@ from pymongo import ReturnDocument
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from fhir_server.access import Access, Scope
+from fhir_server.access import Access, Clause, Scope
 
 KEEP = timedelta(days=1)  # what came of a job, and an upload that never ended
 LEASE = timedelta(seconds=20)
@@ -172,23 +172,42 @@ def _file(file: File) -> dict:
 def _access_document(access: Access) -> dict:
     return {
         "subject": access.subject,
-        "scopes": [[scope.context, scope.resource_type, scope.letters] for scope in access.scopes],
-        "audience": None if access.audience is None else sorted(access.audience),
+        "scopes": [_scope_list(scope) for scope in access.scopes],
+        "audience": _listed(access.audience),
         "client_id": access.client_id,
         "organization": access.organization,
         "fhir_user": access.fhir_user,
         "patient": access.patient,
         "roles": sorted(access.roles),
+        "compartment": _listed(access.compartment),
     }
 
 
 def _access(document: dict[str, Any]) -> Access:
-    audience = document["audience"]
     return Access(
         **document
         | {
-            "scopes": tuple(Scope(*scope) for scope in document["scopes"]),
-            "audience": None if audience is None else frozenset(audience),
+            "scopes": tuple(_scope(*scope) for scope in document["scopes"]),
+            "audience": _keys(document["audience"]),
             "roles": frozenset(document["roles"]),
+            "compartment": _keys(document.get("compartment")),
         }
     )
+
+
+def _scope_list(scope: Scope) -> list:
+    clauses = [[clause.text, sorted(clause.keys)] for clause in scope.clauses]
+    return [scope.context, scope.resource_type, scope.letters, clauses]
+
+
+def _scope(context: str, resource_type: str, letters: str, clauses: Sequence[Sequence[Any]] = ()) -> Scope:
+    read = tuple(Clause(text, frozenset(keys)) for text, keys in clauses)
+    return Scope(context, resource_type, letters, read)
+
+
+def _listed(keys: frozenset[str] | None) -> list[str] | None:
+    return None if keys is None else sorted(keys)
+
+
+def _keys(listed: Sequence[str] | None) -> frozenset[str] | None:
+    return None if listed is None else frozenset(listed)

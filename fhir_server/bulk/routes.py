@@ -144,10 +144,20 @@ def create_blueprint(
 
 def _require_all(access: Access, job: Job) -> None:
     """Raise Forbidden unless the caller, as they are now, may see all that the job gathered."""
-    sees = access.audience is None or (job.access.audience is not None and job.access.audience <= access.audience)
+    then = job.access
+    sees = _covers(access.audience, then.audience) and _covers(access.compartment, then.compartment)
     types = job.asked.get("types", ())
-    if not sees or not all(may_export(access, type) for type in types):
+    if not sees or not all(may_export(access, type) and _reaches(access, then, type) for type in types):
         raise Forbidden("this token covers less than what was exported")
+
+
+def _covers(keys: frozenset[str] | None, then: frozenset[str] | None) -> bool:
+    return keys is None or (then is not None and then <= keys)
+
+
+def _reaches(access: Access, then: Access, resource_type: str) -> bool:
+    """Whether what scopes with parameters reach of the type is what they reached then, or all."""
+    return all(access.reach(one, resource_type) in (None, then.reach(one, resource_type)) for one in "rs")
 
 
 def _manifest(base_url: str, job: Job) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def expunge(repository: Repository, request: OperationRequest) -> dict:
     if not old and not deleted:
         raise BadRequest(f"{OLD} or {DELETED} has to be true")
     newest = repository.store.newest(resource_type, id)
-    if newest is None:
+    if newest is None or not repository.reached(access, "d", newest):
         raise NotFound(f"{resource_type}/{id} is not known here")
     if deleted and not newest.deleted and not old:
         raise Conflict(f"{resource_type}/{id} is not deleted; delete it first")

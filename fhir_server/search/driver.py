@@ -34,7 +34,7 @@ def index_for(
     """For matches in the order of the part. limit: so many of them; None: all. bounds: where in that order they are;
     the conditions have these too."""
     in_order = part.index if sight.has_index(resource_type, part.index) else KEYS
-    by_index: dict[str, list[Condition]] = {KEYS: []} if sight.is_scoped else {}
+    by_index: dict[str, list[Condition]] = {KEYS: []} if sight.narrows(resource_type) else {}
     for one in conditions:
         if one.index is not None:
             by_index.setdefault(one.index, []).append(one)

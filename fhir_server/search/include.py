@@ -103,13 +103,13 @@ def _referrers(sight: Sight, include: Include, targets: list[Version]) -> Iterat
     ]
     for chunk in _chunks(keys):
         having = Condition({"keys": {"$in": chunk}}, KEYS)
-        page = sight.page(include.source, [having], [("n", -1)], MAX_INCLUDED + 1, KEYS)
+        page = sight.page(include.source, [having], [("n", -1)], MAX_INCLUDED + 1, KEYS, included=True)
         while True:
             yield from page.versions
             if not page.cut:
                 break
             behind = Condition({"n": {"$lt": page.versions[-1].created}})
-            page = sight.page(include.source, [having, behind], [("n", -1)], MAX_INCLUDED + 1, KEYS)
+            page = sight.page(include.source, [having, behind], [("n", -1)], MAX_INCLUDED + 1, KEYS, included=True)
 
 
 def _chunks(values: list) -> Iterable[list]:

@@ -193,7 +193,7 @@ class Planner:
         self, resource_type: str, given: Sequence[Condition], linked: Callable[[], Condition]
     ) -> "_NearEnd | None":
         """The way into a link from what meets the given conditions; None where these narrow nothing."""
-        if not self._sight.is_scoped and all(one.index is None for one in given):
+        if not self._sight.narrows(resource_type) and all(one.index is None for one in given):
             return None
 
         def is_small() -> bool:

@@ -60,7 +60,7 @@ def validate_in_code_system(terminology: Terminology, request: OperationRequest)
 def lookup(terminology: Terminology, request: OperationRequest) -> dict:
     """What the code system says of a code. Raises NotFound."""
     given = Parameters(request, _LOOKUP)
-    request.access.require("read", "CodeSystem")
+    request.access.require_every("read", "CodeSystem")
     coded = coded_values(given, "version", need_system=True)[0]
     if coded.system is None:
         raise BadRequest("a system is needed", coded.path)
@@ -81,7 +81,7 @@ def lookup(terminology: Terminology, request: OperationRequest) -> dict:
 def subsumes(terminology: Terminology, request: OperationRequest) -> dict:
     """equivalent, subsumes, subsumed-by or not-subsumed: how the first code stands to the second."""
     given = Parameters(request, _SUBSUMES)
-    request.access.require("read", "CodeSystem")
+    request.access.require_every("read", "CodeSystem")
     one, other = of_pair(given, "A"), of_pair(given, "B")
     systems = {coded.system for coded in (one, other) if coded.system is not None}
     if len(systems) > 1:
@@ -107,7 +107,7 @@ def _code_system(terminology: Terminology, request: OperationRequest, given: Par
     only_one(request, given, "url", "codeSystem")
     if request.id is not None:
         return terminology.compiled(terminology.repository.read(request.access, "CodeSystem", request.id))
-    request.access.require("read", "CodeSystem")
+    request.access.require_every("read", "CodeSystem")
     if (sent := given.one("codeSystem")) is not None:
         return CodeSystem(checked(terminology, sent))
     url = given.one("url")

@@ -27,7 +27,7 @@ _TRANSLATE = {
 def translate(terminology: Terminology, request: OperationRequest) -> dict:
     """What concept maps make of the codes asked about; all maps that are known here, unless one is named."""
     given = Parameters(request, _TRANSLATE)
-    request.access.require("read", "ConceptMap")
+    request.access.require_every("read", "ConceptMap")
     reverse, codings = given.value("reverse", False), coded_values(given, "version", need_system=False)
     named = _concept_map(terminology, request, given)
     source, target = given.value("source"), given.value("target")

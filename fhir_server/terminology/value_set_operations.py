@@ -95,7 +95,7 @@ def _value_set(terminology: Terminology, request: OperationRequest, given: Param
     only_one(request, given, "url", "valueSet")
     if request.id is not None:
         return terminology.repository.read(request.access, "ValueSet", request.id).resource()
-    request.access.require("read", "ValueSet")
+    request.access.require_every("read", "ValueSet")
     if (sent := given.one("valueSet")) is not None:
         return checked(terminology, sent)
     url = given.required("url")

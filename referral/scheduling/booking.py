@@ -72,7 +72,7 @@ def hold(practice: Practice, access: Access, target: Target, told: Particulars |
 
     Raises NotFound (severity fatal) when the time is taken, TooManyRequests beyond `policy.max_holds`.
     """
-    access.require("create", "Appointment")
+    access.require_every("create", "Appointment")
     told = told or Particulars()
 
     def make() -> list[Draft] | Version:
@@ -102,7 +102,7 @@ def book(practice: Practice, access: Access, target: Target, told: Particulars |
 
     Raises NotFound (severity fatal) when the time is taken, Unprocessable when the referral may not be booked.
     """
-    access.require("create", "Appointment")
+    access.require_every("create", "Appointment")
     told = told or Particulars()
 
     def make() -> list[Draft] | Version:
@@ -133,7 +133,7 @@ def move(practice: Practice, access: Access, appointment: str, slots_: Sequence[
 
     Raises NotFound (severity fatal) when the new time is taken: the old one stays then.
     """
-    access.require("update", "Appointment")
+    access.require_every("update", "Appointment")
     target = Target(appointment, (), None, path)
 
     def make() -> list[Draft] | Version:
@@ -159,7 +159,7 @@ def cancel(practice: Practice, access: Access, appointment: str, wanted: dict, p
     wanted: an Appointment whose reasons (cancelationReason, status-reason) are taken over. Raises Unprocessable,
     naming from and to, once the patient is there.
     """
-    access.require("update", "Appointment")
+    access.require_every("update", "Appointment")
     target = Target(appointment, (), None, path)
 
     def make() -> list[Draft] | Version:
@@ -189,7 +189,7 @@ def _stored(practice: Practice, access: Access, target: Target) -> store.Stored 
     """The Appointment that the caller means, as it is now. Raises NotFound for one that is not there for them."""
     if not target.appointment:
         return None
-    reader = Access(access.subject, store.RULES.scopes, access.audience)  # the operation reads, within their sight
+    reader = access.of_the_server()  # the operation reads, within their sight
     found = store.fetch(practice.repository, target.appointment, reader)
     if found is None:
         raise gone(target.path)
@@ -208,7 +208,7 @@ def _order(
         return told.order
     if text is None:
         return None
-    reader = Access(access.subject, store.RULES.scopes, access.audience)
+    reader = access.of_the_server()
     order = store.fetch(practice.repository, text, reader)
     if order is None:
         raise gone(target.path)
@@ -237,7 +237,7 @@ def _check_holds(practice: Practice, access: Access) -> None:
     """Refuse an office that keeps many times and books none."""
     if access.is_practice:
         return
-    reader = Access(access.subject, store.RULES.scopes, access.audience)
+    reader = access.of_the_server()
     held = [v.resource() for v in store.every(practice.repository, "Appointment", [("status", "pending")], reader)]
     ends = [until for appointment in held if (until := slots.held_until(appointment))]
     if sum(until > practice.clock() for until in ends) >= practice.policy.max_holds:

@@ -60,7 +60,7 @@ def find(practice: Practice, access: Access, wanted: Wanted, count: int = DEFAUL
         raise BadRequest("end lies after start", "Parameters.parameter")
     if wanted.end - wanted.start > LONGEST:
         raise BadRequest(f"start and end may be {LONGEST.days} days apart", "Parameters.parameter")
-    access.require("search", "Appointment")
+    access.require_every("search", "Appointment")
     places = _Places(practice.repository)
     # Schedules and Slots are open to every caller (conformance.access_rules), so the rules read them.
     schedules = {}

@@ -4,16 +4,21 @@ import json
 import os
 import random
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import pytest
 from pymongo.database import Database
 
-from fhir_server.access import Access
+from fhir_server.access import Access, Scope
+from fhir_server.clauses import clauses_of
+from fhir_server.errors import NotFound
+from fhir_server.index import rules
 from fhir_server.prepare import Draft
 from fhir_server.repository import Repository
 from fhir_server.search import SearchResult, driver, planner
@@ -22,7 +27,7 @@ from fhir_server.search.values import TooCostly
 from fhir_server.store import VersionStore
 from fhir_server.terminology.vocabulary import add_vocabulary
 from tests.fhir_server.conftest import ALL, BASE, PRACTICE
-from tests.fhir_server.oracle import ABOVE, PARAMETERS, TARGETS, VALUE_SETS, Oracle, Resource, span
+from tests.fhir_server.oracle import ABOVE, PARAMETERS, TARGETS, VALUE_SETS, Oracle, Resource, reference, span
 from tests.fhir_server.oracle import sort_value as any_sort_value
 
 SEED = int(os.environ.get("RADLOOP_TEST_SEED", "20240517"))
@@ -671,6 +676,116 @@ def test_a_restricted_caller_finds_what_would_be_found_if_there_were_nothing_els
         assert result.total == len(expected), what
         included = sorted(version.reference for version in result.included)
         assert included == alone.included(expected, includes), f"{what}&{urlencode(includes)}"
+
+
+KINDS_OF_SCOPES = ("token", "reference", "uri")
+
+
+def limited(maker: Maker, type: str) -> list[list[tuple[str, str]]]:
+    """The parameters of some scopes on the type: of each scope all, of one of the scopes."""
+    codes = [
+        code
+        for code, (kind, _) in PARAMETERS[type].items()
+        if kind in KINDS_OF_SCOPES and rules(type)[code].parameter.type in KINDS_OF_SCOPES
+    ]
+
+    def parameter() -> tuple[str, str]:
+        code = maker.pick(codes)
+        kind = PARAMETERS[type][code][0]
+        modifier, make = ":", str
+        while modifier:
+            modifier, make = ("", a_reference) if kind == "reference" else getattr(maker, f"{kind}_value")(type, code)
+        return code, ",".join(make() for _ in range(maker.pick((1, 2, 4))))
+
+    def a_reference() -> str:
+        target = maker.pick(("Patient", "Organization", "ServiceRequest", "ImagingStudy"))
+        return f"{target}/{target.lower()}-{maker.random.randrange(EACH)}"
+
+    return [[parameter() for _ in range(maker.pick((1, 1, 2)))] for _ in range(maker.pick((2, 3, 5)))]
+
+
+@pytest.mark.parametrize("callers", [8, pytest.param(100, marks=pytest.mark.slow)])
+def test_scopes_with_parameters_find_what_would_be_found_if_there_were_nothing_else(
+    filled: Repository, database: Database, callers: int
+) -> None:
+    """By search, with what it includes and through chains; and by every read. With and without an audience and the
+    compartment of a patient, of which the caller sees what is in both."""
+    resources = stored(filled)
+    everything = Oracle(resources, BASE, LISTS)
+    keys: dict[str, set[str]] = {}
+    for one in resources:
+        maker = Maker(SEED + hash_of(one))
+        keys[reference(one)] = {key for key in ("@Organization/x", "@Patient/x") if maker.maybe(0.8)}
+        database[f"versions_{one['resourceType']}"].update_one(
+            {"id": one["id"], "keys": "*"},
+            {"$addToSet": {name: {"$each": sorted(keys[reference(one)])} for name in ("keys", "scope")}},
+        )
+    some = 0
+    for caller in range(callers):
+        maker = Maker(SEED * 1000 + 6_000_000 + caller)
+        chosen = {type: limited(maker, type) for type in PARAMETERS if maker.maybe(0.6)}
+        scopes = [Scope("user", type, "rs") for type in (*PARAMETERS, "List") if type not in chosen]
+        for type, alternatives in chosen.items():
+            for parameters in alternatives:
+                clauses = clauses_of(type, "&".join(urlencode([one]) for one in parameters))
+                assert clauses is not None, (type, parameters)
+                scopes.append(Scope("user", type, "rs", clauses))
+        sights = frozenset({"@Organization/x"}), frozenset({"@Patient/x"})
+        audience, compartment = maker.pick(((None, None), (sights[0], None), sights))
+        access = Access("user:x", tuple(scopes), audience, compartment=compartment)
+        visible = [
+            one
+            for one in resources
+            if access.sees(keys[reference(one)])
+            and (
+                one["resourceType"] not in chosen
+                or any(
+                    all(everything.meets(one, *parameter) for parameter in parameters)
+                    for parameters in chosen[one["resourceType"]]
+                )
+            )
+        ]
+        some += 0.05 < len(visible) / len(resources) < 0.95
+        told = f"caller {caller} of seed {SEED}: {' '.join(map(str, access.scopes))}, {audience}, {compartment}"
+        assert readable(filled, access, resources) == {reference(one) for one in visible}, told
+        alone = Oracle(visible, BASE, LISTS if audience is None else {})
+        for what, maker, type, criteria in generated(7_000_000 + 1000 * caller, 25):
+            expected = alone.matches(type, criteria)
+            assert ids(all_pages(filled, access, type, [*criteria, ("_count", "7")])) == ids(expected), (what, told)
+            includes = maker.includes(type)
+            result = filled.search(access, type, [*criteria, *includes, ("_total", "accurate")], strict=True)
+            assert result.total == len(expected), (what, told)
+            included = sorted(version.reference for version in result.included)
+            assert included == alone.included(expected, includes), (what, told)
+    assert some > callers / 2, "the generated scopes hardly narrow anything"
+
+
+def hash_of(resource: Resource) -> int:
+    return zlib.crc32(reference(resource).encode())
+
+
+def readable(repository: Repository, access: Access, resources: list[Resource]) -> set[str]:
+    """What can be read; each of it also by its version and with its history, the rest by none."""
+    found = set()
+    for one in resources:
+        type, id = one["resourceType"], one["id"]
+        roads: list[Callable[[], object]] = [
+            partial(repository.read, access, type, id),
+            partial(repository.vread, access, type, id, int(one["meta"]["versionId"])),
+            partial(repository.history, access, type, id),
+        ]
+        answered = [not refuses(road) for road in roads]
+        assert len(set(answered)) == 1, f"{type}/{id}: {answered}"
+        found |= {f"{type}/{id}"} if answered[0] else set()
+    return found
+
+
+def refuses(road: Callable[[], object]) -> bool:
+    try:
+        road()
+    except NotFound:
+        return True
+    return False
 
 
 def test_includes_bring_what_the_matches_refer_to_and_what_refers_to_them(filled: Repository) -> None:

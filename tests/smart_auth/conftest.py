@@ -133,6 +133,7 @@ def create_app(service: AuthService, repository: Repository, **options: Any) -> 
             audience=None if access.audience is None else sorted(access.audience),
             client=access.client_id,
             patient=access.patient,
+            **({} if access.compartment is None else {"compartment": sorted(access.compartment)}),
         )
 
     @app.get("/form")

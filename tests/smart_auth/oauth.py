@@ -80,7 +80,7 @@ def answer(response: Any) -> dict[str, str]:
 
 def consent_form(html: str) -> dict[str, Any]:
     fields = re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', html)
-    approved = re.findall(r'name="approve" value="([^"]*)"', html)
+    approved = [entities.unescape(value) for value in re.findall(r'name="approve" value="([^"]*)"', html)]
     return {name: entities.unescape(value) for name, value in fields} | {"approve": approved, "decision": "allow"}
 
 

@@ -190,7 +190,7 @@ class TestTokenForTheCommandLine:
         with pytest.raises(ValueError, match="none of these scopes"):
             service.issuer.issue_for_user(ruth, "system/*.rs")
         with pytest.raises(ValueError, match="none of these scopes"):
-            service.issuer.issue_for_user(ruth, "patient/*.rs", patient="Patient/p1")
+            service.issuer.issue_for_user(ruth, "patient/*.rs")
         with pytest.raises(ValueError, match="none of these scopes"):
             service.issuer.issue_for_client(clients.public.client, "user/*.rs")
 
@@ -199,6 +199,19 @@ class TestTokenForTheCommandLine:
         assert frida is not None
         access = service.verifier.access(service.issuer.issue_for_user(frida, "patient/*.rs", patient="Patient/p1"))
         assert access.audience == {"@any", "@Patient/p1", "@owner/user:frida"}
+
+    def test_of_a_referring_office_is_about_what_it_sees_of_one_patient(
+        self, service: AuthService, users: None
+    ) -> None:
+        ruth = service.store.user("ruth")
+        assert ruth is not None
+        access = service.verifier.access(service.issuer.issue_for_user(ruth, "patient/*.rs", patient="Patient/p1"))
+        mine, patients = {"@any", "@Organization/o1", "@owner/user:ruth"}, {"@any", "@Patient/p1", "@owner/user:ruth"}
+        assert (access.audience, access.compartment) == (mine, patients)
+        assert access.sees(["@Organization/o1", "@Patient/p1"])
+        assert not access.sees(["@Organization/o1", "@Patient/p2"]), "another patient of the office"
+        assert not access.sees(["@Organization/o2", "@Patient/p1"]), "another office's part of the record"
+        assert not access.is_practice
 
     @pytest.mark.parametrize("lifetime", [timedelta(0), timedelta(seconds=-1), LIFETIME + timedelta(seconds=1)])
     def test_lives_up_to_an_hour(self, service: AuthService, clients: Clients, lifetime: timedelta) -> None:

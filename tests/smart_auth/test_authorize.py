@@ -7,7 +7,17 @@ from flask.testing import FlaskClient
 
 from smart_auth.clients import deactivate_client
 from smart_auth.service import AuthService
-from tests.smart_auth.oauth import CALLBACK, FHIR, answer, authorization, consent_form, exchange, get_code, log_in
+from tests.smart_auth.oauth import (
+    CALLBACK,
+    FHIR,
+    answer,
+    authorization,
+    bearer,
+    consent_form,
+    exchange,
+    get_code,
+    log_in,
+)
 
 
 @pytest.fixture(params=["GET", "POST"])
@@ -182,9 +192,46 @@ class TestConsent:
         assert "style=" not in page.text
 
 
+class TestScopesWithParameters:
+    """https://hl7.org/fhir/smart-app-launch/scopes-and-launch-context.html#finer-grained-resource-constraints-using-search-parameters"""
+
+    LABORATORY = "user/Observation.rs?category=http://terminology.hl7.org/CodeSystem/observation-category|laboratory"
+    VITAL = "user/Observation.rs?category=vital-signs,%7Csurvey&code=http://loinc.org%7C"
+
+    def test_are_shown_in_plain_words_each_with_its_check_box(self, browser: FlaskClient) -> None:
+        log_in(browser, "ruth")
+        shown = browser.get(
+            "/auth/authorize", query_string=authorization(scope=f"{self.LABORATORY} {self.VITAL}")
+        ).text
+        assert consent_form(shown)["approve"] == [self.LABORATORY, self.VITAL]
+        category = "http://terminology.hl7.org/CodeSystem/observation-category"
+        assert f"Read and search Observation whose category is laboratory ({category})" in shown
+        both = "whose category is vital-signs or survey and code is any code of http://loinc.org"
+        assert f"Read and search Observation {both}" in shown
+
+    def test_are_told_in_the_answer_as_they_are_granted(self, browser: FlaskClient, http: FlaskClient) -> None:
+        unenforceable = "user/Task.rs?authored-on=gt2020 user/Patient.rs?family=Chalmers"
+        code = get_code(browser, "ruth", scope=f"openid {self.LABORATORY} {self.VITAL} {unenforceable}")
+        granted = exchange(http, code).json
+        assert granted["scope"] == f"openid {self.LABORATORY} {self.VITAL}"
+        seen = http.get("/fhir/whoami", headers=bearer(granted["access_token"])).json
+        assert seen["scopes"] == [self.LABORATORY, self.VITAL]
+
+    def test_are_granted_as_far_as_they_have_a_check_mark(self, browser: FlaskClient, http: FlaskClient) -> None:
+        log_in(browser, "ruth")
+        shown = browser.get("/auth/authorize", query_string=authorization(scope=f"{self.LABORATORY} {self.VITAL}"))
+        form = consent_form(shown.text) | {"approve": [self.VITAL]}
+        assert exchange(http, answer(browser.post("/auth/consent", data=form))["code"]).json["scope"] == self.VITAL
+
+    def test_that_cannot_be_enforced_are_none_alone(self, browser: FlaskClient) -> None:
+        log_in(browser, "ruth")
+        got = browser.get("/auth/authorize", query_string=authorization(scope="user/Task.rs?authored-on=gt2020"))
+        assert answer(got)["error"] == "invalid_scope"
+
+
 class TestPatientScopes:
     def test_are_dropped_without_a_patient_in_context(self, browser: FlaskClient) -> None:
-        log_in(browser, "ruth")
+        log_in(browser, "adam")
         got = browser.get("/auth/authorize", query_string=authorization(scope="patient/*.rs"))
         assert answer(got)["error"] == "invalid_scope"
 

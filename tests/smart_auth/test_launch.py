@@ -199,8 +199,33 @@ class TestStandaloneLaunch:
         assert granted["patient"] == "p1"
 
     def test_drops_patient_scopes_of_who_has_no_patient_to_give(self, browser: FlaskClient) -> None:
-        shown = self.ask(browser, "ruth", "launch/patient patient/*.rs user/Task.rs")
+        shown = self.ask(browser, "adam", "launch/patient patient/*.rs user/Task.rs")
         assert consent_form(shown.text)["approve"] == ["user/Task.rs"]
+
+    def test_lets_a_referring_physician_choose_among_their_own(
+        self, browser: FlaskClient, http: FlaskClient, repository: Repository
+    ) -> None:
+        """Both must hold then: that the office sees it, and that it is of that patient."""
+        order = {"resourceType": "ServiceRequest", "id": "s1", "status": "active", "intent": "order"}
+        order |= {"subject": {"reference": "Patient/p1"}, "requester": {"reference": "Organization/o1"}}
+        repository.update(Access.system("test"), {"resourceType": "Organization", "id": "o1", "name": "O"})
+        repository.update(Access.system("test"), order)
+        shown = self.ask(browser, "ruth")
+        assert "Nobody was found" in self.look_for(browser, shown, "childs").text
+        found = self.look_for(browser, shown, "chal")
+        consent = browser.post("/auth/patient", data=consent_form(found.text) | {"patient": "Patient/p1"})
+        assert consent_form(consent.text)["approve"] == ["launch/patient", "patient/*.rs"]
+        code = answer(browser.post("/auth/consent", data=consent_form(consent.text)))["code"]
+        granted = exchange(http, code, client_id="viewer").json
+        assert (granted["patient"], granted["scope"]) == ("p1", "launch/patient patient/*.rs")
+        seen = http.get("/fhir/whoami", headers=bearer(granted["access_token"])).json
+        assert seen["audience"] == ["@Organization/o1", "@any", "@owner/user:ruth"]
+        assert seen["compartment"] == ["@Patient/p1", "@any", "@owner/user:ruth"]
+
+    def test_gives_a_referring_physician_no_patient_of_another_office(self, browser: FlaskClient) -> None:
+        form = consent_form(self.ask(browser, "ruth").text) | {"patient": "Patient/p2"}
+        form["approve"] = ["launch/patient", "patient/*.rs"]
+        assert answer(browser.post("/auth/consent", data=form))["error"] == "access_denied"
 
     def test_needs_the_form_s_own_token(self, browser: FlaskClient) -> None:
         form = consent_form(self.ask(browser).text) | {"csrf_token": "x", "find": "chal"}
