@@ -14,6 +14,8 @@ from fhir_server.errors import Forbidden
 INTERACTIONS = {"create": "c", "read": "r", "update": "u", "delete": "d", "search": "s"}
 ADMINISTRATORS = frozenset({"admin", "practice", "system"})  # roles
 
+INSUFFICIENT = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}  # RFC 6750 section 3.1
+
 Keys = frozenset[str]  # of which a resource has one
 Reach = tuple[tuple[Keys, ...], ...]  # of these alternatives, a resource meets all of one
 
@@ -45,6 +47,13 @@ class Scope:
     def grants(self, letters: str, resource_type: str) -> bool:
         """Whether it has one of the letters, for resources of the type or some of them."""
         return self.resource_type in ("*", resource_type) and not set(letters).isdisjoint(self.letters)
+
+
+def own_record(fhir_user: str) -> Scope:
+    """What `fhirUser` allows: to read the entry of the user, such as `Practitioner/12`."""
+    resource_type, _, id = fhir_user.partition("/")
+    key = f"_id={id}"
+    return Scope("user", resource_type, "r", (Clause(key, frozenset({key})),))
 
 
 _EVERYTHING = (Scope("system", "*", "cruds"),)
@@ -97,13 +106,13 @@ class Access:
     def require(self, interaction: str, resource_type: str) -> None:
         """Raise Forbidden unless a granted scope allows the interaction on the type."""
         if not self.allows(interaction, resource_type):
-            raise Forbidden(f"no granted scope allows {interaction} of {resource_type}")
+            raise Forbidden(f"no granted scope allows {interaction} of {resource_type}", headers=INSUFFICIENT)
 
     def require_every(self, interaction: str, resource_type: str) -> None:
         """Raise Forbidden unless a scope without parameters allows it: where these are not held against each one."""
         self.require(interaction, resource_type)
         if self.reach(INTERACTIONS[interaction], resource_type) is not None:
-            raise Forbidden(f"this needs a scope for {resource_type} without parameters")
+            raise Forbidden(f"this needs a scope for {resource_type} without parameters", headers=INSUFFICIENT)
 
     def reach(self, letters: str, resource_type: str) -> Reach | None:
         """What a resource of the type must meet for one of these letters; None when all resources are met."""
@@ -114,8 +123,19 @@ class Access:
 
     @property
     def is_limited(self) -> bool:
-        """Whether a scope has parameters."""
-        return any(scope.clauses for scope in self.scopes)
+        """Whether a scope has parameters; one on the caller's own entry in the directory takes nothing away."""
+        own = own_record(self.fhir_user) if self.fhir_user else None
+        return any(scope.clauses and scope != own for scope in self.scopes)
+
+    @property
+    def is_about_patient(self) -> bool:
+        """Whether a scope is about one patient, which narrows all that is seen."""
+        return self.patient is not None and any(scope.context == "patient" for scope in self.scopes)
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether this is a token that sees less than its user or client: of some resources, or of one patient."""
+        return self.is_limited or self.is_about_patient
 
     @property
     def sights(self) -> tuple[frozenset[str], ...]:

@@ -74,7 +74,7 @@ def check(
     failures: what consumers have passed over (`fhir_server.stream.failures`)."""
     referrals = _referrals(practice.repository)
     orders = _orders(practice)
-    events = _Events(practice, subscriptions, topics, Rights(access_of, practice.repository.store))
+    events = _Events(practice, subscriptions, topics, Rights(access_of, practice.repository))
     faults = [
         *_unknown_states(referrals),
         *_not_received(practice, referrals),
@@ -226,7 +226,7 @@ class _Listener:
         topic = self.definition.topic
         return (
             fires(topic, version.op, before, after)
-            and self.access.sees(version.scope)
+            and repository.visible(self.access, "r", version)
             and self.selects(repository.indexer.index(after).keys, version.last_updated)
         )
 
@@ -270,7 +270,10 @@ class _Events:
         listeners = [one for one in self._listeners if one.definition.topic.resource_type == "Task"]
         for version, task in referrals:
             keys = version.keys
-            hears = (one.access.sees(version.scope) and one.selects(keys, version.last_updated) for one in listeners)
+            hears = (
+                self._repository.visible(one.access, "r", version) and one.selects(keys, version.last_updated)
+                for one in listeners
+            )
             if not any(hears):
                 unheard[reference(task.get("requester")) or "nobody"] += 1
         for office, count in sorted(unheard.items()):
@@ -285,6 +288,8 @@ class _Events:
             asked = definition.parse(version.resource(), self._topics, self._repository.base_url)
         except Unprocessable:
             return None  # said by its status once it is to deliver
+        if asked.reach is not None:
+            access = asked.reach.narrow(access, asked.topic.resource_type)
         return _Listener(state, asked, access, max(version.number + SKEW, self._oldest))
 
     def _missing(self) -> Iterator[Finding]:

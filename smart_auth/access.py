@@ -8,7 +8,7 @@ it: the scopes of a token are met with the rights of its user as they are now.
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from fhir_server.access import Access, Scope
+from fhir_server.access import Access, Scope, own_record
 from smart_auth import scopes
 from smart_auth.models import Client, User
 
@@ -74,17 +74,31 @@ def patient_context(user: User) -> str | None:
 
 
 def access_of_user(
-    user: User, granted: Iterable[Scope] | None = None, *, client_id: str | None = None, patient: str | None = None
+    user: User,
+    granted: Iterable[Scope] | None = None,
+    *,
+    client_id: str | None = None,
+    patient: str | None = None,
+    own: bool = False,
 ) -> Access:
-    """A user's access: through a token with the granted scopes, or (None) with all their rights, as in the portal."""
+    """A user's access: through a token with the granted scopes, or (None) with all their rights, as in the portal.
+
+    own: the user's entry in the directory, or their record, may be read whatever else may (scope `fhirUser`).
+    """
     rights = rights_of_user(user, patient)
-    allowed = rights if granted is None else _met(granted, rights)
+    allowed = list(rights) if granted is None else _met(granted, rights)
     audience, compartment = _audience_of_user(user), None
     # One patient/ scope narrows the whole token: what is seen belongs to the caller, not to a single scope.
     if patient is not None and any(scope.context == "patient" for scope in allowed):
         compartment = frozenset({ANY, f"@{patient}", f"@owner/{user.subject}"})
         if audience is None or patient == user.fhir_user:
             audience, compartment = compartment, None
+    if own and user.fhir_user is not None:
+        resource_type = user.fhir_user.partition("/")[0]
+        if not any(scope.grants("r", resource_type) and not scope.clauses for scope in allowed):
+            allowed.append(own_record(user.fhir_user))
+        if audience is not None and resource_type == "Patient":
+            audience |= {f"@{user.fhir_user}"}
     return Access(
         subject=user.subject,
         scopes=tuple(allowed),

@@ -19,6 +19,8 @@ _WORDS = {
     "profile": "Know your entry in the directory",
     "launch": "Know what you have in view here: the patient, the referral, the images",
     "launch/patient": "Know which patient you chose",
+    "launch/encounter": "Know which visit you have in view",
+    "launch/imagingstudy": "Know which images you have in view",
     "online_access": "Keep this access until you log out here",
     "offline_access": "Keep this access also when you are not there, for months, until you take it back",
 }
@@ -60,9 +62,16 @@ def offer(asked: str, user: User, launch: Launch | None = None, picked: str | No
     rights = [scopes.Granted(str(right), right) for right in rights_of_user(user, context.patient)]
     words = {*scopes.IDENTITY, *scopes.REFRESH}
     words |= {"launch"} if launch is not None else set()
-    words |= {"launch/patient"} if context.patient is not None else set()
+    words |= {f"launch/{kind}" for kind in _in_context(context)}
     granted = scopes.restrict(scopes.parse(asked), [*rights, *(scopes.Granted(word) for word in sorted(words))])
     return Offer(tuple((str(item), describe(item)) for item in granted), context)
+
+
+def _in_context(context: Context) -> set[str]:
+    """What of `launch/patient` and the like there is to tell; there is a choice of patients, and of nothing else."""
+    told = {"patient": context.patient is not None, "encounter": context.encounter is not None}
+    told["imagingstudy"] = any(reference.startswith("ImagingStudy/") for reference in context.fhir_context)
+    return {kind for kind, there in told.items() if there}
 
 
 def wants_patient(asked: str, user: User, launch: Launch | None) -> bool:

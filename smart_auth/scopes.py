@@ -12,7 +12,7 @@ from fhir_server.access import Clause, Scope
 from fhir_server.clauses import clauses_of
 
 IDENTITY = ("openid", "fhirUser", "profile")
-LAUNCH = ("launch", "launch/patient")
+LAUNCH = ("launch", "launch/patient", "launch/encounter", "launch/imagingstudy")
 REFRESH = ("online_access", "offline_access")
 WORDS = (*IDENTITY, *LAUNCH, *REFRESH)
 V1 = {"read": "rs", "write": "cud", "*": "cruds"}

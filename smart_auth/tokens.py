@@ -117,7 +117,8 @@ class TokenVerifier:
 
     def _access_of_grant(self, grant: Grant, scope: str) -> Access | None:
         # A refresh may have asked for less than was granted.
-        granted = scopes.resource_scopes(scopes.restrict(scopes.parse(scope), scopes.parse(grant.scope)))
+        kept = scopes.restrict(scopes.parse(scope), scopes.parse(grant.scope))
+        granted = scopes.resource_scopes(kept)
         client = self._store.client(grant.client_id) if grant.client_id is not None else None
         if grant.client_id is not None and (client is None or not client.active):
             return None
@@ -127,7 +128,8 @@ class TokenVerifier:
         user = self._store.user(name)
         if user is None or not user.active:
             return None
-        return access_of_user(user, granted, client_id=grant.client_id, patient=grant.context.patient)
+        own = any(item.word == "fhirUser" for item in kept)
+        return access_of_user(user, granted, client_id=grant.client_id, patient=grant.context.patient, own=own)
 
     def _current_generation(self, now: float) -> int:
         changes_here = self._store.changes_here

@@ -10,6 +10,8 @@ from fhir_server.errors import Issue, Unprocessable
 from subscriptions.definition import FAX, REST_HOOK, SubscriptionDefinition, parse
 from subscriptions.masking import restored
 from subscriptions.outgoing import EndpointUnavailable, Outgoing, OutgoingRefused
+from subscriptions.reach import kept, reach_of, with_reach
+from subscriptions.rights import owner_of
 from subscriptions.status import SERVER
 
 
@@ -29,15 +31,25 @@ class SubscriptionAdmission:
             return None
         subscription = dict(write.after)
         if write.access.subject != SERVER.subject:
-            subscription = restored(subscription, write.before)
+            subscription = with_reach(restored(subscription, write.before), kept(write.before or {}))
             _ask(subscription, write.before)
         if subscription.get("status") in ("off", "error") and write.before is not None:
-            return subscription  # switching off must be possible even where the topic is gone
+            return self._narrowed(subscription, write)  # switching off must be possible even where the topic is gone
         definition = parse(subscription, self._topics, write.repository.base_url)
         write.access.require("read", definition.topic.resource_type)
         if subscription.get("status") == "requested":
             self._check_reach(definition, write.access)
-        return subscription
+        return self._narrowed(subscription, write)
+
+    def _narrowed(self, subscription: dict, write: Write) -> dict:
+        """The Subscription with the reach of the token that its owner writes it through; else as it was."""
+        if write.access.subject == SERVER.subject or not _is_owner(write):
+            return subscription
+        try:
+            definition = parse(subscription, self._topics, write.repository.base_url)
+        except Unprocessable:
+            return subscription
+        return with_reach(subscription, reach_of(write.access, definition.topic.resource_type))
 
     def _check_reach(self, definition: SubscriptionDefinition, access: Access) -> None:
         if definition.ended(self._clock()):
@@ -50,6 +62,14 @@ class SubscriptionAdmission:
                 self._outgoing.check(definition.endpoint)
             except (OutgoingRefused, EndpointUnavailable) as error:
                 raise Unprocessable(str(error), "Subscription.channel.endpoint") from None
+
+
+def _is_owner(write: Write) -> bool:
+    """Whether the writer is whose Subscription it is; of a new one, whoever makes it."""
+    if write.before is None:
+        return True
+    newest = write.repository.store.newest("Subscription", write.before["id"])
+    return newest is not None and owner_of(newest) == write.access.subject
 
 
 def _ask(subscription: dict, before: dict | None) -> None:

@@ -168,7 +168,7 @@ class Courier:
 
     def _handshake(self, case: _Case) -> Next:
         state = case.state
-        self._rights.required(state.owner, case.definition.topic.resource_type)
+        self._rights.required(state.owner, case.definition.topic.resource_type, case.definition.reach)
         total = self._store.last_number(state.id)
         if case.definition.channel == EMAIL and not self._wanted(case):
             return Next()  # its answer wakes nobody; the look-over comes by
@@ -189,7 +189,7 @@ class Courier:
 
     def _deliver(self, case: _Case) -> Next:
         state, definition = case.state, case.definition
-        access = self._rights.required(state.owner, definition.topic.resource_type)
+        access = self._rights.required(state.owner, definition.topic.resource_type, definition.reach)
         events = self._store.events(state.id, state.delivered + 1, limit=definition.max_count)
         if not events:
             return Next(delay_s=self._heartbeat(case))

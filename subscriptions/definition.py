@@ -13,9 +13,10 @@ from conformance import Topic
 from fhir_server.errors import Issue, Unprocessable
 from fhir_server.formats import FHIR_JSON as FORMAT_JSON
 from fhir_server.formats import FHIR_XML as FORMAT_XML
-from subscriptions import criteria, filters, outgoing, profile
+from subscriptions import criteria, filters, outgoing, profile, reach
 from subscriptions.filters import BadFilter, Clause
 from subscriptions.outgoing import OutgoingRefused
+from subscriptions.reach import Reach
 
 EMPTY, ID_ONLY, FULL_RESOURCE = "empty", "id-only", "full-resource"
 REST_HOOK, WEBSOCKET, EMAIL, FAX = "rest-hook", "websocket", "email", "fax"
@@ -46,7 +47,8 @@ MAX_HEARTBEAT_S = 2_592_000
 class SubscriptionDefinition:
     """What a Subscription asks for. timeout_s: longest wait for one delivery; heartbeat_s: silence after which
     a heartbeat is sent, None for never; max_count: most events in one notification. plain: by R4 criteria, so its
-    topic is made of them, and what is sent has R4's form instead of the guide's."""
+    topic is made of them, and what is sent has R4's form instead of the guide's. reach: how far the token went
+    that it was made through."""
 
     topic: Topic
     status: str
@@ -61,6 +63,7 @@ class SubscriptionDefinition:
     max_count: int = MAX_COUNT
     end: datetime | None = None
     plain: bool = False
+    reach: Reach | None = None
 
     def ended(self, now: datetime) -> bool:
         return self.end is not None and self.end <= now
@@ -114,6 +117,7 @@ class _Reader:
             1 if self._plain else min(count or MAX_COUNT, MAX_COUNT),  # R4 sends one resource at a time
             end,
             self._plain,
+            reach.kept(self._resource),
         )
 
     def _refuse(self, code: str, expression: str, text: str) -> None:

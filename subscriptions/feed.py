@@ -151,7 +151,7 @@ class Feed:
         rights, definition = self._sources.rights, case.definition
         while found := self._sources.store.events(self.id, self._sent + 1, limit=definition.max_count):
             try:
-                access = rights.required(self.bound.subject, definition.topic.resource_type)
+                access = rights.required(self.bound.subject, definition.topic.resource_type, definition.reach)
                 notified = rights.notified(found, access, case.state.withheld if case.own else ALL)
             except RightsLost as loss:
                 self._lose(case, loss)

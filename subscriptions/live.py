@@ -22,7 +22,8 @@ SEND_TIMEOUT_S = 20.0
 class Sessions:
     """The open websockets of this process. origins: those whose pages may connect, asked anew each time.
 
-    subject_of: `client:x` or `user:y` of an access token; raises NotAuthenticated.
+    subject_of: `client:x` or `user:y` of an access token, None of one that sees less than they do; raises
+    NotAuthenticated.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class Sessions:
         sources: Sources,
         bindings: Bindings,
         origins: Callable[[], Collection[str]],
-        subject_of: Callable[[str], str] | None = None,
+        subject_of: Callable[[str], str | None] | None = None,
     ) -> None:
         self._subject_of = subject_of
         self._sources = sources

@@ -9,9 +9,11 @@ from collections.abc import Collection, Iterator, Mapping
 from conformance import Topic
 from fhir_server.access import Access
 from fhir_server.errors import Unprocessable
+from fhir_server.reach import met
 from fhir_server.repository import Repository
 from fhir_server.version import Version
 from subscriptions.definition import SubscriptionDefinition, parse
+from subscriptions.reach import Reach
 from subscriptions.rights import Rights, RightsLost, owner_of
 from subscriptions.status import set_status
 from subscriptions.store import State, SubscriptionStore
@@ -90,6 +92,7 @@ class Matching:
                     status == "active",
                     position,
                     number,
+                    definition.reach,
                 )
             )
         return definition
@@ -97,7 +100,8 @@ class Matching:
     # All other versions
 
     def _match(self, version: Version) -> None:
-        watchers = self._watchers.concerned(version, self._keys(version))
+        keys = self._keys(version)
+        watchers = self._watchers.concerned(version, keys)
         if not watchers:
             return
         fired = set(self._fired({watcher.topic.url: watcher.topic for watcher in watchers}.values(), version))
@@ -106,8 +110,10 @@ class Matching:
         told = []
         accesses = self._accesses(watchers, version.resource_type, lost)
         for watcher in watchers:
-            access = accesses.get(watcher.owner)
-            if access is not None and access.sees(version.scope):
+            access = accesses.get((watcher.owner, watcher.reach))
+            if access is None or not access.sees(version.scope):
+                continue
+            if met(access.reach("r", version.resource_type), keys):
                 told.append(watcher.id)
         self._store.append(version.reference, version.version, version.op, version.last_updated, told)
         for watcher in watchers:
@@ -129,12 +135,13 @@ class Matching:
 
     def _accesses(
         self, watchers: Collection[Watcher], resource_type: str, lost: dict[str, RightsLost]
-    ) -> dict[str, Access]:
-        """The present access of each owner, looked up once; those who have none are put into `lost`."""
+    ) -> dict[tuple[str, Reach | None], Access]:
+        """The present access of each owner, as far as a Subscription reaches, looked up once; those who have none are
+        put into `lost`."""
         found = {}
-        for owner in {watcher.owner for watcher in watchers}:
+        for owner, reach in {(watcher.owner, watcher.reach) for watcher in watchers}:
             try:
-                found[owner] = self._rights.required(owner, resource_type)
+                found[owner, reach] = self._rights.required(owner, resource_type, reach)
             except RightsLost as loss:
                 lost[owner] = loss
         return found

@@ -19,6 +19,7 @@ from subscriptions.binding import Bindings
 from subscriptions.criteria import is_plain
 from subscriptions.definition import WEBSOCKET, SubscriptionDefinition, parse
 from subscriptions.notification import LEVELS, QUERY_EVENT, QUERY_STATUS, About, Notified
+from subscriptions.reach import reach_of
 from subscriptions.rights import Rights, owner_of
 from subscriptions.store import SubscriptionStore
 
@@ -103,6 +104,10 @@ class SubscriptionOperations:
         for version in versions:
             if named:
                 _require_owner(request.access, version)
+            if not _is_covered(request.access, version.resource(), self._topics, self._repository.base_url):
+                if named:
+                    raise Forbidden(f"Subscription/{version.id} tells more than this token may read")
+                continue
             subscription = version.resource()
             channel, status = subscription["channel"].get("type"), subscription["status"]
             if channel == WEBSOCKET and status != "off":
@@ -168,6 +173,17 @@ class SubscriptionOperations:
 def _require_owner(access: Access, subscription: Version) -> None:
     if owner_of(subscription) != access.subject:
         raise Forbidden("only the owner of a Subscription may be told what it tells")
+
+
+def _is_covered(access: Access, subscription: dict, topics: Mapping[str, Topic], base_url: str) -> bool:
+    """Whether a token may be told what the Subscription tells: one that is narrowed, what it made itself."""
+    if not access.is_narrowed:
+        return True
+    try:
+        definition = parse(subscription, topics, base_url)
+    except Unprocessable:
+        return False
+    return reach_of(access, definition.topic.resource_type) in (None, definition.reach)
 
 
 def _content(subscription: dict) -> str:

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable
 
 from fhir_server.access import Access
-from fhir_server.store import VersionStore
+from fhir_server.repository import Repository
 from fhir_server.version import Version
 from subscriptions.notification import Notified
+from subscriptions.reach import Reach
 from subscriptions.store import Event
 
 AccessOf = Callable[[str], Access | None]
@@ -25,9 +26,9 @@ class RightsLost(Exception):
 class Rights:
     """access_of: the present access of `client:x` or `user:y`, None when there is none any more."""
 
-    def __init__(self, access_of: AccessOf, versions: VersionStore) -> None:
+    def __init__(self, access_of: AccessOf, repository: Repository) -> None:
         self._access_of = access_of
-        self._versions = versions
+        self._repository = repository
 
     def access(self, owner: str) -> Access | None:
         """The present access of a Subscription's owner; parts of this server own some too."""
@@ -35,14 +36,15 @@ class Rights:
             return Access.system(owner.removeprefix(SYSTEM))
         return self._access_of(owner)
 
-    def required(self, owner: str, resource_type: str) -> Access:
-        """The owner's access. Raises RightsLost when it does not reach the type of the topic."""
+    def required(self, owner: str, resource_type: str, reach: Reach | None = None) -> Access:
+        """The owner's access, as far as the Subscription reaches. Raises RightsLost when it does not read the
+        type of the topic."""
         access = self.access(owner)
         if access is None:
             raise RightsLost("the subscriber has no access any more")
         if not access.allows("read", resource_type):
             raise RightsLost(f"the subscriber may no longer read {resource_type}")
-        return access
+        return access if reach is None else reach.narrow(access, resource_type)
 
     def notified(self, events: Iterable[Event], access: Access, withheld: int) -> list[Notified]:
         """The events with what may be told of each.
@@ -55,16 +57,20 @@ class Rights:
 
     def _visible(self, event: Event, access: Access, withheld: int) -> Version | None:
         resource_type, id = event.focus.split("/")
-        newest = self._versions.newest(resource_type, id)
+        versions = self._repository.store
+        newest = versions.newest(resource_type, id)
         if newest is None:
             return None
         source: Version | None = newest
         if newest.version != event.version:
-            source = self._versions.version(resource_type, id, event.version)
+            source = versions.version(resource_type, id, event.version)
         if source is None:
             return None
         if not access.sees(source.scope):
             if event.number > withheld:
                 raise RightsLost("the subscriber may no longer see what happened")
             return None
-        return source if access.sees(newest.scope) else None
+        told = access.sees(newest.scope) and all(
+            self._repository.reached(access, "r", version) for version in (source, newest)
+        )
+        return source if told else None

@@ -62,7 +62,7 @@ class SubscriptionService:
         self._delivery.run(stop)
 
     def live_app(
-        self, origins: Callable[[], Collection[str]], subject_of: Callable[[str], str] | None = None
+        self, origins: Callable[[], Collection[str]], subject_of: Callable[[str], str | None] | None = None
     ) -> Flask:
         """The app of the live process. origins: those whose pages may connect, as `Origin` says them. subject_of: of
         an access token, for R4's own `bind`; raises NotAuthenticated."""
@@ -99,7 +99,7 @@ def create_service(
     known_addresses.prepare()
     sender: MailSender = SmtpSender(smtp, outbox) if smtp else outbox
     addresses = Addresses(known_addresses, sender, public_url)
-    rights = Rights(access_of, repository.store)
+    rights = Rights(access_of, repository)
     bindings = Bindings(store, tokens)
     operations = SubscriptionOperations(store, repository, topics, rights, bindings, f"{live_url}{PATH}", clock)
     fax_sender: FaxSender = FaxOutbox(outbox)

@@ -13,6 +13,7 @@ from conformance import Topic
 from fhir_server.version import Version
 from subscriptions import filters
 from subscriptions.filters import Clause
+from subscriptions.reach import Reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Watcher:
     active: bool
     position: int = 0
     number: int = 0
+    reach: Reach | None = None
 
     def counts(self, version: Version) -> bool:
         if version.position and self.position:

@@ -34,7 +34,7 @@ class Watched:
         self.store.prepare()
         self.failures: list[Failure] = []
         self._done = 0
-        self._match = Matching(self.store, loop.repository, TOPICS, Rights(self.access_of, loop.repository.store))
+        self._match = Matching(self.store, loop.repository, TOPICS, Rights(self.access_of, loop.repository))
 
     def access_of(self, subject: str) -> Access | None:
         return {"client:lakeside": LAKESIDE, "client:hillcrest": HILLCREST}.get(subject)

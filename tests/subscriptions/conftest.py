@@ -164,7 +164,7 @@ class World:
         return Matching(self.store, self.repository, TOPICS, self.rights())
 
     def rights(self) -> Rights:
-        return Rights(self.accesses.get, self.repository.store)
+        return Rights(self.accesses.get, self.repository)
 
     def events(self, subscription: str) -> list[tuple[int, str]]:
         """(number, `Task/1/_history/2`) of the Subscription's events in order."""
@@ -225,7 +225,7 @@ def make_world(
         **senders,
         policy=policy,
     )
-    matching = Matching(service.store, repository, topics, Rights(accesses.get, versions))
+    matching = Matching(service.store, repository, topics, Rights(accesses.get, repository))
     return World(database, repository, service, clock, accesses, matching)
 
 
