@@ -52,6 +52,8 @@ def context_members(service: AuthService, context: Context) -> dict[str, Any]:
         members["intent"] = context.intent
     if context.banner is not None:
         members["need_patient_banner"] = context.banner
+    if context.tenant is not None:
+        members["tenant"] = context.tenant
     if members:
         members["smart_style_url"] = service.style_url
     return members

@@ -1,5 +1,6 @@
 """EHR launch: our pages open an app with what the user has in view. https://hl7.org/fhir/smart-app-launch/app-launch.html"""
 
+from dataclasses import replace
 from datetime import timedelta
 from secrets import token_urlsafe
 from urllib.parse import urlencode, urlsplit
@@ -28,6 +29,8 @@ def begin(service: AuthService, user: User, client_id: str, context: Context) ->
         return None
     value = token_urlsafe(32)
     expires = service.clock() + LIFETIME
+    if user.organization is not None:
+        context = replace(context, tenant=user.organization.removeprefix("Organization/"))
     service.store.add_launch(Launch(digest(value), user.name, client.client_id, context, expires))
     address = client.launch_uris[0]
     joint = "&" if urlsplit(address).query else "?"

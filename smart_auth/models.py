@@ -103,7 +103,8 @@ class Context:
     """What an app was launched with. https://hl7.org/fhir/smart-app-launch/scopes-and-launch-context.html
 
     fhir_context: references such as `ServiceRequest/12`, in the order they matter. intent: of `launch.INTENTS`.
-    banner: whether the app must show who the patient is; None when nothing is said of it.
+    banner: whether the app must show who the patient is; None when nothing is said of it. tenant: the id of the
+    office whose user launches it.
     """
 
     patient: str | None = None
@@ -111,6 +112,7 @@ class Context:
     fhir_context: tuple[str, ...] = ()
     intent: str | None = None
     banner: bool | None = None
+    tenant: str | None = None
 
 
 NO_CONTEXT = Context()

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from dicomweb.blobs import BlobStore
 from dicomweb.pool import PixelPool
 from dicomweb.store import DicomStore
-from fhir_server.access import Access, Scope
+from fhir_server.access import Access, Clause, Scope
 from tests.dicomweb.conftest import BASE, CONTENT_TYPE, PRACTICE, a_slice, an_app, file_of, message
 
 KNEE, CHEST, HEAD = "1.2.3.1", "1.2.3.2", "1.2.3.3"
@@ -372,6 +372,21 @@ class TestWhoSeesWhat:
     def test_the_uid_of_a_foreign_study_opens_nothing(self, client: FlaskClient) -> None:
         for path in (f"{CHEST}/series", f"{CHEST}/instances", f"{CHEST}/series/{CHEST}.1/instances"):
             assert client.get(f"/dicomweb/studies/{path}").status_code == 404
+
+    def test_a_scope_with_parameters_is_not_enough(self, app: Flask, client: FlaskClient) -> None:
+        """They are about ImagingStudies; which images these would leave out is not looked up."""
+        clause = Clause("modality=CT", frozenset({"modality=CT"}))
+        app.config["ACCESS"] = Access("user:ana", (Scope("user", "ImagingStudy", "rs", (clause,)),), None)
+        for path in ("/dicomweb/studies", f"/dicomweb/studies/{KNEE}", f"/dicomweb/studies/{KNEE}/metadata"):
+            assert client.get(path).status_code == 403, path
+
+    def test_a_compartment_narrows_what_is_seen(self, app: Flask, client: FlaskClient) -> None:
+        scopes, office = (Scope("user", "ImagingStudy", "rs"),), frozenset({"@Organization/lakeside"})
+        for compartment, status in ((office, 200), (frozenset({"@Patient/other"}), 404)):
+            app.config["ACCESS"] = Access("user:ana", scopes, office, compartment=compartment)
+            assert client.get(f"/dicomweb/studies/{KNEE}/metadata").status_code == status
+            found = [len(client.get(f"/dicomweb/{level}").get_json(force=True)) for level in ("studies", "series")]
+            assert all(found) == (status == 200)
 
     def test_the_scope_to_search_is_needed(self, app: Flask, client: FlaskClient) -> None:
         app.config["ACCESS"] = Access("user:ana", (Scope("user", "ImagingStudy", "r"),), None)

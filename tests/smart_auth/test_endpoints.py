@@ -3,6 +3,8 @@
 import pytest
 from flask.testing import FlaskClient
 
+from fhir_server.capability import capability_statement
+from smart_auth.discovery import oauth_uris
 from smart_auth.service import AuthService
 from tests.smart_auth.conftest import Clients
 from tests.smart_auth.oauth import (
@@ -102,7 +104,30 @@ class TestDiscovery:
         assert configuration["token_endpoint"] == TOKEN
         assert configuration["code_challenge_methods_supported"] == ["S256"]
         assert configuration["grant_types_supported"] == ["authorization_code", "refresh_token", "client_credentials"]
+        assert {"permission-v1", "permission-v2", "permission-patient"} <= set(configuration["capabilities"])
         assert "context-standalone-encounter" not in configuration["capabilities"]
+        for name, value in configuration.items():
+            if name.endswith(("_endpoint", "_uri", "_bundle")):
+                assert value.startswith(f"{ORIGIN}/"), name
+
+    def test_is_repeated_by_the_capability_statement(self, http: FlaskClient, service: AuthService) -> None:
+        uris = oauth_uris(service)
+        statement = capability_statement(FHIR, service.clock(), "1", [], uris, lambda _type: [])
+        security = statement["rest"][0]["security"]
+        assert security["service"][0]["coding"][0] == {
+            "system": "http://terminology.hl7.org/CodeSystem/restful-security-service",
+            "code": "SMART-on-FHIR",
+        }
+        (extension,) = security["extension"]
+        assert extension["url"] == "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
+        told = {one["url"]: one["valueUri"] for one in extension["extension"]}
+        configuration = http.get("/fhir/.well-known/smart-configuration").json
+        assert told == {
+            "authorize": configuration["authorization_endpoint"],
+            "token": configuration["token_endpoint"],
+            "introspect": configuration["introspection_endpoint"],
+            "revoke": configuration["revocation_endpoint"],
+        }
 
     def test_names_addresses_that_answer(self, http: FlaskClient) -> None:
         for name, address in http.get("/fhir/.well-known/openid-configuration").json.items():

@@ -6,6 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from flask.testing import FlaskClient
+from pymongo.database import Database
 
 from fhir_server.access import Access
 from fhir_server.repository import Repository
@@ -72,6 +73,28 @@ class TestEhrLaunch:
         seen = http.get("/fhir/whoami", headers=bearer(granted["access_token"])).json
         assert seen["patient"] == "Patient/p1"
         assert seen["audience"] == ["@Patient/p1", "@any", "@owner/user:frida"]
+
+    def test_tells_which_office_launches(self, browser: FlaskClient, http: FlaskClient, begin: Begin) -> None:
+        assert tokens(browser, http, "ruth", launch=begin("ruth"), scope="launch user/Task.rs")["tenant"] == "o1"
+        assert "tenant" not in tokens(browser, http, launch=begin(), scope="launch user/Task.rs"), (
+            "the practice's own"
+        )
+
+    @pytest.mark.parametrize(
+        "context, told",
+        [
+            (REFERRAL, "launch/patient launch/encounter launch/imagingstudy"),
+            (Context("Patient/p1", None, ("ServiceRequest/s1",)), "launch/patient"),
+        ],
+    )
+    def test_has_more_to_ask_for_by_name(
+        self, browser: FlaskClient, http: FlaskClient, database: Database, begin: Begin, context: Context, told: str
+    ) -> None:
+        """What there is to tell of it is granted; there is no choosing of visits and images."""
+        wanted = "launch/patient launch/encounter launch/imagingstudy"
+        database["auth_clients"].update_one({"_id": "viewer"}, {"$set": {"scope": f"launch {wanted}"}})
+        granted = tokens(browser, http, launch=begin(context=context), scope=f"launch {wanted}")
+        assert granted["scope"] == f"launch {told}"
 
     def test_asks_for_no_other_patient(self, browser: FlaskClient, begin: Begin) -> None:
         log_in(browser, "frida")

@@ -13,6 +13,7 @@ from flask import Flask
 from fhir_server.access import Access, Scope
 from fhir_server.bulk import files as bulk_files
 from fhir_server.bulk.jobs import LEASE
+from fhir_server.clauses import clauses_of
 from fhir_server.prepare import Draft
 from fhir_server.repository import Repository
 from fhir_server.validation import check_structure
@@ -393,6 +394,34 @@ class TestRights:
         assert_outcome(bulk.client.get("/fhir/$export?_type=Observation", headers=ASYNC), 403, "forbidden")
         app.config["ACCESS"] = Access("client:y", (Scope("system", "Patient", "c"),), None)
         assert_outcome(bulk.client.get("/fhir/$export", headers=ASYNC), 403, "forbidden")
+
+    def test_scopes_with_parameters_narrow_it(
+        self, bulk: Bulk, three: None, app: Flask, repository: Repository
+    ) -> None:
+        """Lines, what was deleted, and what a changed resource was; and the same scopes are needed for the files."""
+        clauses = clauses_of("Patient", "gender=female")
+        assert clauses is not None
+        scopes = (Scope("system", "Patient", "rs", clauses), Scope("system", "Observation", "rs"))
+        for id, gender in (("f", "female"), ("m", "male"), ("gone-f", "female"), ("gone-m", "male")):
+            repository.update(PRACTICE, a_patient(id, gender=gender))
+        for id in ("gone-f", "gone-m"):
+            repository.delete(PRACTICE, "Patient", id)
+        app.config["ACCESS"] = Access(PRACTICE.subject, scopes, None)
+        manifest = bulk.export("$export?_type=Patient&_since=2020-01-01T00:00:00Z")
+        assert ids(bulk.lines(manifest, type="Patient")) == {"f"}
+        deleted = [line["entry"][0]["request"]["url"] for line in bulk.lines(manifest, kind="deleted")]
+        assert deleted == ["Patient/gone-f"]
+        url = manifest["output"][0]["url"].removeprefix("http://127.0.0.1:8080")
+        other = clauses_of("Patient", "gender=male") or ()
+        app.config["ACCESS"] = Access(PRACTICE.subject, (Scope("system", "Patient", "rs", other), scopes[1]), None)
+        assert_outcome(bulk.client.get(url), 403, "forbidden")
+        app.config["ACCESS"] = PRACTICE
+        assert bulk.client.get(url).status_code == 200
+
+    def test_a_compartment_narrows_it(self, bulk: Bulk, three: None, app: Flask) -> None:
+        within = frozenset({"@any", "@Patient/a"})
+        app.config["ACCESS"] = Access(PRACTICE.subject, PRACTICE.scopes, None, compartment=within)
+        assert ids(bulk.lines(bulk.export("$export?_type=Patient"))) == {"a"}
 
     def test_it_is_for_who_asked(self, bulk: Bulk, three: None, app: Flask) -> None:
         status = bulk.kick_off()
