@@ -297,7 +297,7 @@ class _Seen:
     def look(self, wanted: Iterable[str]) -> None:
         targets = {references.local(text, self._repository.base_url) for text in wanted if text}
         for version in self._repository.store.newest_many(target for target in targets if target):
-            if self._access.sees(version.scope) and self._access.allows("read", version.resource_type):
+            if self._repository.visible(self._access, "r", version):
                 self._versions[version.reference] = version
 
     def version(self, text: str) -> Version | None:
