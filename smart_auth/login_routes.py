@@ -8,6 +8,7 @@ from smart_auth import second_factor
 from smart_auth.forms import check_csrf, see_other
 from smart_auth.models import User
 from smart_auth.pages import local_path, login_cookie, login_page, page
+from smart_auth.passwords import Busy
 from smart_auth.service import AuthService
 from smart_auth.users import verify_password
 
@@ -27,14 +28,19 @@ def add(blueprint: Blueprint, service: AuthService) -> None:
         if not cookie or not hmac.compare_digest(cookie.encode(), sent.encode()):
             return login_page(service, wanted, 403)
         name = request.form.get("name", "")[:200]
-        user = verify_password(
-            service.store,
-            service.passwords,
-            name,
-            request.form.get("password", ""),
-            address=request.remote_addr or "",
-            now=service.clock(),
-        )
+        try:
+            user = verify_password(
+                service.store,
+                service.passwords,
+                name,
+                request.form.get("password", ""),
+                address=request.remote_addr or "",
+                now=service.clock(),
+            )
+        except Busy as busy:
+            response = login_page(service, wanted, busy.status, busy=True, name=name)
+            response.headers.update(busy.headers)
+            return response
         if user is None:
             return login_page(service, wanted, 401, failed=True, name=name)
         if second_factor.is_due(service, user):

@@ -40,7 +40,7 @@ def local_path(wanted: str | None) -> str:
 
 
 def login_page(
-    service: AuthService, wanted: str, status: int = 200, failed: bool = False, name: str = ""
+    service: AuthService, wanted: str, status: int = 200, failed: bool = False, name: str = "", busy: bool = False
 ) -> Response:
     """The log-in form. A cookie of its own, repeated in the form, shows that the form that comes back is ours."""
     token = request.cookies.get(login_cookie(service)) or ""
@@ -53,6 +53,7 @@ def login_page(
         wanted=local_path(wanted),
         token=token,
         failed=failed,
+        busy=busy,
         name=name,
         providers=providers,
     )

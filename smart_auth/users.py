@@ -50,18 +50,27 @@ def add_user(
 def verify_password(
     store: AuthStore, passwords: Passwords, name: str, password: str, *, address: str, now: datetime
 ) -> User | None:
-    """The active user of that name and password; None for every other case alike, after the same work.
+    """The active user of that name and password; None for every other case alike.
 
     Attempts are counted by name, known or not, and by address (network address of the browser); too many pause
-    either, and during a pause even the right password is None.
+    either, and during a pause even the right password is None, and nothing is hashed: who guesses costs nothing. Else
+    the work is the same for every name. Raises Busy, before an attempt is counted.
     """
+    with passwords.place():
+        return _verified(store, passwords, name, password, address, now)
+
+
+def _verified(
+    store: AuthStore, passwords: Passwords, name: str, password: str, address: str, now: datetime
+) -> User | None:
     name = name.strip().lower()
     by_name, by_address = f"name:{digest(name)}", f"address:{digest(address)}"
     open_address = store.begin_attempt(by_address, now, _FREE_BY_ADDRESS, _LONGEST_PAUSE, _MEMORY_BY_ADDRESS)
     open_name = store.begin_attempt(by_name, now, _FREE_BY_NAME, _LONGEST_PAUSE, _MEMORY_BY_NAME)
+    if not (open_name and open_address):
+        return None
     user = store.user(name)
-    usable = user is not None and user.active and open_name and open_address
-    fits = passwords.verify(user.password_hash if user is not None and usable else None, password)
+    fits = passwords.verify(user.password_hash if user is not None and user.active else None, password)
     if not fits:
         return None
     store.forget_attempts(by_name)

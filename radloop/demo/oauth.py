@@ -37,11 +37,12 @@ class BackendToken:
         return self._token
 
     def _ask(self) -> dict:
-        answer = requests.post(self._endpoint, data=self._form(), timeout=30)
+        answer = requests.post(self._endpoint, data=self.form(), timeout=30)
         answer.raise_for_status()
         return answer.json()
 
-    def _form(self) -> dict[str, str]:
+    def form(self) -> dict[str, str]:
+        """A token request, with an assertion of its own."""
         now = int(time.time())
         claims = {
             "iss": self._client_id,
