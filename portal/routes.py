@@ -10,7 +10,7 @@ from flask import Blueprint, Response, jsonify, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from fhir_server.http import current_access
-from portal import client_routes, desk_routes, mail_routes, referral_routes, subscription_routes
+from portal import client_routes, desk_routes, mail_routes, referral_routes, subscription_routes, user_routes
 from portal.live import keep_subscriptions
 from portal.page import Viewer, headers, is_refusal, page, refusal, require_staff, viewer
 from portal.words import PRIORITIES, clock_time, when, words_of
@@ -92,6 +92,7 @@ def create_blueprint(
     desk_routes.add(portal, practice)
     referral_routes.add(portal, practice, auth)
     client_routes.add(portal, auth)
+    user_routes.add(portal, auth)
     mail_routes.add(portal, addresses)
     subscription_routes.add(portal, subscriptions)
     return portal
@@ -111,6 +112,7 @@ def _pages(looking: Viewer | None) -> Iterable[tuple[str, str]]:
         yield "portal.sent_mail", "Sent mail"
     if looking.is_admin:
         yield "portal.clients", "Apps and systems"
+        yield "portal.users", "Log-ins"
     if looking.is_staff or looking.is_admin:
         yield "portal.all_subscriptions", "Subscriptions"
     elif looking.office:

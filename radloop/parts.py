@@ -27,16 +27,19 @@ from referral.context import Practice
 from referral.messages import referral_number
 from referral.policy import Policy
 from smart_auth.access import access_of_subject
+from smart_auth.new_password import Mail
 from smart_auth.outside.servers import EHR, Server, Servers, read_servers
 from smart_auth.service import AuthService
 from smart_auth.service import create_service as create_auth
 from subscriptions.admission import SubscriptionAdmission
 from subscriptions.fax import FaxGateway
+from subscriptions.mail import Message
+from subscriptions.mail_store import Outbox
 from subscriptions.masking import masked
 from subscriptions.outgoing import Outgoing
 from subscriptions.service import SubscriptionService
 from subscriptions.service import create_service as create_subscriptions
-from subscriptions.smtp import SmtpServer
+from subscriptions.smtp import SmtpSender, SmtpServer
 
 # Dates that clients sort long lists by; each costs an index.
 SORTED = {
@@ -96,6 +99,7 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
         settings.origin,
         second_factor_required=settings.second_factor_required,
         outside=outside_servers(settings),
+        mail=mail_of(settings, database),
     )
     return Parts(
         settings=settings,
@@ -136,6 +140,20 @@ def smtp_of(settings: Settings) -> SmtpServer | None:
         settings.smtp_user,
         settings.smtp_password_file,
     )
+
+
+def mail_of(settings: Settings, database: Database) -> Mail | None:
+    """How people are written to about their log-in. None without a mail server: in the outbox, which the front desk
+    reads, a link for a new password would be anybody's."""
+    server = smtp_of(settings)
+    if server is None:
+        return None
+    sender = SmtpSender(server, Outbox(database))
+
+    def send(id: str, to: str, subject: str, body: str) -> None:
+        sender.deliver(Message(id, "", 0, to, subject, body, real_clock()))
+
+    return send
 
 
 def fax_of(settings: Settings) -> FaxGateway | None:

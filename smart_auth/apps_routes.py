@@ -31,6 +31,7 @@ def add(blueprint: Blueprint, service: AuthService) -> None:
             user=logged_in.user,
             apps=found,
             taken=taken,
+            changed=request.args.get("changed") == "password",
             csrf=logged_in.session.csrf,
             has_second_factor=service.store.second_factor(logged_in.user.name) is not None,
         )

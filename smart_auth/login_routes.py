@@ -7,7 +7,7 @@ from flask import Blueprint, Response, request
 from smart_auth import second_factor
 from smart_auth.forms import check_csrf, see_other
 from smart_auth.models import User
-from smart_auth.pages import local_path, login_cookie, login_page, page
+from smart_auth.pages import is_our_form, let_in, local_path, login_cookie, login_page, page, set_cookie
 from smart_auth.passwords import Busy
 from smart_auth.service import AuthService
 from smart_auth.users import verify_password
@@ -24,8 +24,7 @@ def add(blueprint: Blueprint, service: AuthService) -> None:
     @blueprint.post("/auth/login")
     def login() -> Response:
         wanted = local_path(request.form.get("next"))
-        cookie, sent = request.cookies.get(login_cookie(service), ""), request.form.get("login_token", "")
-        if not cookie or not hmac.compare_digest(cookie.encode(), sent.encode()):
+        if not is_our_form(service):
             return login_page(service, wanted, 403)
         name = request.form.get("name", "")[:200]
         try:
@@ -38,15 +37,15 @@ def add(blueprint: Blueprint, service: AuthService) -> None:
                 now=service.clock(),
             )
         except Busy as busy:
-            response = login_page(service, wanted, busy.status, busy=True, name=name)
+            response = login_page(service, wanted, busy.status, problem="busy", name=name)
             response.headers.update(busy.headers)
             return response
         if user is None:
-            return login_page(service, wanted, 401, failed=True, name=name)
+            return login_page(service, wanted, 401, problem="failed", name=name)
         if second_factor.is_due(service, user):
             response = _ask_for_code(user, wanted)
         else:
-            response = _let_in(see_other(wanted), user)
+            response = let_in(service, see_other(wanted), user)
         response.delete_cookie(login_cookie(service), secure=service.sessions.secure)
         return response
 
@@ -74,7 +73,7 @@ def add(blueprint: Blueprint, service: AuthService) -> None:
             return _code_page(401)
         service.store.end_pending(pending.digest)
         response.delete_cookie(pending_cookie, secure=service.sessions.secure)
-        return _let_in(response, user)
+        return let_in(service, response, user)
 
     def _code_page(status: int) -> Response:
         value = request.cookies.get(pending_cookie, "")
@@ -108,14 +107,5 @@ def add(blueprint: Blueprint, service: AuthService) -> None:
 
     def _ask_for_code(user: User, wanted: str) -> Response:
         response = see_other("/auth/second-factor")
-        _set(response, pending_cookie, second_factor.begin(service, user, wanted))
+        set_cookie(service, response, pending_cookie, second_factor.begin(service, user, wanted))
         return response
-
-    def _let_in(response: Response, user: User) -> Response:
-        service.sessions.end(request.cookies)
-        id, _ = service.sessions.begin(user)
-        _set(response, service.sessions.cookie_name, id)
-        return response
-
-    def _set(response: Response, name: str, value: str) -> None:
-        response.set_cookie(name, value, httponly=True, secure=service.sessions.secure, samesite="Lax", path="/")

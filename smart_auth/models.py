@@ -11,6 +11,7 @@ from smart_auth import scopes
 
 ROLES = frozenset({"front-desk", "radiologist", "manager", "referrer", "admin"})
 _APP_GRANTS = ("authorization_code", "refresh_token")
+NO_PASSWORD = "-"  # noqa: S105 - no hash of any password: who comes from elsewhere logs in there
 STAFF = ROLES - {"referrer"}
 CLIENT_TYPES = {  # type -> how it authenticates at the token endpoint, and the grants it may use
     "public": ("none", _APP_GRANTS),
@@ -218,6 +219,15 @@ class Pending:
     user: str
     wanted: str
     secret: str | None = field(repr=False)
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """A link by which a user chooses a new password, known by the digest of its value; good once."""
+
+    digest: str
+    user: str
     expires: datetime
 
 

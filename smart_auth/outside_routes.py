@@ -10,7 +10,7 @@ from smart_auth.outside.discovery import Discovery
 from smart_auth.outside.flow import Flow, Refused
 from smart_auth.outside.servers import OPENID
 from smart_auth.outside.users import user_of
-from smart_auth.pages import local_path, page
+from smart_auth.pages import let_in, local_path, page
 from smart_auth.service import AuthService
 
 log = logging.getLogger(__name__)
@@ -56,17 +56,7 @@ def add(blueprint: Blueprint, service: AuthService) -> None:
             return _sorry("The other server does not answer as it should.", 502)
         except Refused as refusal:
             return _sorry(str(refusal), 403)
-        service.sessions.end(request.cookies)
-        id, _ = service.sessions.begin(user)
-        response = see_other(arrival.wanted)
-        response.set_cookie(
-            service.sessions.cookie_name,
-            id,
-            httponly=True,
-            secure=service.sessions.secure,
-            samesite="Lax",
-            path="/",
-        )
+        response = let_in(service, see_other(arrival.wanted), user)
         response.delete_cookie(cookie, path="/auth/", secure=service.sessions.secure)
         return response
 

@@ -1,11 +1,13 @@
 """The pages people see: log-in, consent, and errors. Server-rendered, no script, no address from the Host header."""
 
+import hmac
 import re
 from secrets import token_urlsafe
 from urllib.parse import quote, urlsplit
 
 from flask import Response, render_template, request
 
+from smart_auth.models import User
 from smart_auth.outside.servers import OPENID
 from smart_auth.service import AuthService
 
@@ -40,27 +42,50 @@ def local_path(wanted: str | None) -> str:
 
 
 def login_page(
-    service: AuthService, wanted: str, status: int = 200, failed: bool = False, name: str = "", busy: bool = False
+    service: AuthService, wanted: str, status: int = 200, *, name: str = "", problem: str = "", notice: str = ""
 ) -> Response:
-    """The log-in form. A cookie of its own, repeated in the form, shows that the form that comes back is ours."""
-    token = request.cookies.get(login_cookie(service)) or ""
-    if not re.fullmatch(r"[\w-]{43}", token, re.ASCII):
-        token = token_urlsafe(32)
+    """The log-in form. problem: `failed` or `busy`; notice: `changed`, of the password."""
     providers = [one for one in service.outside.values() if one.kind == OPENID]
-    response = page(
+    return page_with_token(
+        service,
         "login.html",
         status,
         wanted=local_path(wanted),
-        token=token,
-        failed=failed,
-        busy=busy,
+        problem=problem,
+        notice=notice,
         name=name,
         providers=providers,
     )
-    response.set_cookie(
-        login_cookie(service), token, httponly=True, secure=service.sessions.secure, samesite="Lax", path="/"
-    )
+
+
+def page_with_token(service: AuthService, template: str, status: int = 200, **values: object) -> Response:
+    """A page with a form for who is not logged in. A cookie of its own, repeated in the form as `login_token`, shows
+    that the form that comes back is ours."""
+    token = request.cookies.get(login_cookie(service)) or ""
+    if not re.fullmatch(r"[\w-]{43}", token, re.ASCII):
+        token = token_urlsafe(32)
+    response = page(template, status, token=token, **values)
+    set_cookie(service, response, login_cookie(service), token)
     return response
+
+
+def is_our_form(service: AuthService) -> bool:
+    """Whether the form that came is from a `page_with_token` that this browser was given."""
+    cookie, sent = request.cookies.get(login_cookie(service), ""), request.form.get("login_token", "")
+    return bool(cookie) and hmac.compare_digest(cookie.encode(), sent.encode())
+
+
+def let_in(service: AuthService, response: Response, user: User) -> Response:
+    """Begin a session of this user in this browser; an earlier one ends."""
+    service.sessions.end(request.cookies)
+    id, _ = service.sessions.begin(user)
+    set_cookie(service, response, service.sessions.cookie_name, id)
+    return response
+
+
+def set_cookie(service: AuthService, response: Response, name: str, value: str) -> None:
+    """A cookie for this server and no script."""
+    response.set_cookie(name, value, httponly=True, secure=service.sessions.secure, samesite="Lax", path="/")
 
 
 def login_cookie(service: AuthService) -> str:

@@ -3,8 +3,10 @@
 from flask import Blueprint, Response, jsonify, request
 
 from fhir_server.repository import Repository
-from smart_auth import apps_routes, authorize_routes, discovery, login_routes, outside_routes
+from smart_auth import apps_routes, authorize_routes, discovery, login_routes, outside_routes, password_routes
 from smart_auth.brand import brand_bundle
+from smart_auth.pages import page
+from smart_auth.passwords import Busy
 from smart_auth.patients import Patients
 from smart_auth.server import Server
 from smart_auth.service import STYLE, AuthService
@@ -27,9 +29,17 @@ def create_blueprint(service: AuthService, repository: Repository, practice: str
         request.max_content_length = MAX_FORM_BYTES
         request.max_form_memory_size = MAX_FORM_BYTES
 
+    @blueprint.errorhandler(Busy)
+    def busy(refusal: Busy) -> Response:
+        text = "Too many people are logging in right now. Go back, wait some seconds, and try again."
+        response = page("error.html", refusal.status, title="Just a moment", text=text)
+        response.headers.update(refusal.headers)
+        return response
+
     authorize_routes.add(blueprint, service, server, Patients(repository))
     login_routes.add(blueprint, service)
     outside_routes.add(blueprint, service)
+    password_routes.add(blueprint, service)
     apps_routes.add(blueprint, service)
 
     @blueprint.post("/auth/token")

@@ -6,8 +6,10 @@ from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 
+from smart_auth.credentials import Credentials
 from smart_auth.jwks import ClientKeys
 from smart_auth.keys import KeyRing
+from smart_auth.new_password import Mail, Postman
 from smart_auth.outside.servers import Servers
 from smart_auth.passwords import Passwords
 from smart_auth.sessions import Sessions
@@ -23,6 +25,7 @@ class AuthService:
     """What routes, guard and command line share. No address is ever taken from a request's Host header."""
 
     store: AuthStore
+    credentials: Credentials
     clock: Callable[[], datetime]
     origin: str
     fhir_base: str
@@ -34,6 +37,7 @@ class AuthService:
     sessions: Sessions
     outside: Servers = field(default_factory=dict)  # that we may be a client of
     second_factor_required: bool = False  # of the practice's staff; who has one always needs it
+    postman: Postman = field(default_factory=Postman)
 
     @property
     def style_url(self) -> str:
@@ -53,18 +57,23 @@ def create_service(
     *,
     second_factor_required: bool = False,
     outside: Servers | None = None,
+    mail: Mail | None = None,
 ) -> AuthService:
     """Put the parts together and create the indexes.
 
     public_url: the origin clients use, e.g. `http://127.0.0.1:8080`; `<public_url>/fhir` is issuer and audience.
+    mail: how links for a new password are sent; without it nobody is offered one.
     """
     origin = public_url.rstrip("/")
     fhir_base = f"{origin}/fhir"
     store = AuthStore(database)
     store.prepare()
+    credentials = Credentials(database)
+    credentials.prepare()
     keys = KeyRing(store, clock)
     return AuthService(
         store=store,
+        credentials=credentials,
         clock=clock,
         origin=origin,
         fhir_base=fhir_base,
@@ -76,4 +85,5 @@ def create_service(
         sessions=Sessions(store, clock, secure=origin.startswith("https://")),
         outside=outside or {},
         second_factor_required=second_factor_required,
+        postman=Postman(mail),
     )

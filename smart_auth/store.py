@@ -19,6 +19,7 @@ from pymongo.errors import DuplicateKeyError
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
+from smart_auth.credentials import RESETS
 from smart_auth.models import (
     AuthorizationCode,
     Client,
@@ -79,6 +80,7 @@ class AuthStore:
         self._links = self._database["auth_links"]
         self._journeys = self._database["auth_journeys"]
         self._visits = self._database["auth_visits"]
+        self._resets = self._database[RESETS]
         self._state = self._database["auth_state"]
         self.changes_here = 0  # changes made through this object, which its process need not wait to notice
 
@@ -128,10 +130,11 @@ class AuthStore:
         return [_user(document) for document in self._users.find().sort("_id", 1)]
 
     def set_user(self, name: str, **fields: Any) -> bool:
-        """Change fields of a user and end their sessions and tokens; False when unknown."""
+        """Change fields of a user and end their sessions, tokens, and log-ins half done; False when unknown."""
 
         def operation(session: ClientSession) -> bool:
-            self._sessions.delete_many({"user": name}, session=session)
+            for ending in (self._sessions, self._pending, self._codes, self._launches, self._resets):
+                ending.delete_many({"user": name}, session=session)
             self._grants.update_many({"subject": f"user:{name}"}, {"$set": {"revoked": True}}, session=session)
             return self._users.update_one({"_id": name}, {"$set": fields}, session=session).matched_count == 1
 
@@ -306,6 +309,10 @@ class AuthStore:
     def second_factor(self, name: str) -> SecondFactor | None:
         document = self._second_factors.find_one({"_id": name})
         return _second_factor(document) if document else None
+
+    def with_second_factor(self) -> frozenset[str]:
+        """The names of all users who have one."""
+        return frozenset(self._second_factors.distinct("_id"))
 
     def set_second_factor(self, factor: SecondFactor) -> None:
         self._second_factors.replace_one({"_id": factor.user}, _document(factor, "user"), upsert=True)

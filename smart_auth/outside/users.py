@@ -1,11 +1,9 @@
 """Who somebody from another server is here."""
 
-from smart_auth.models import User, digest
+from smart_auth.models import NO_PASSWORD, User, digest
 from smart_auth.outside.flow import Arrival, Refused
 from smart_auth.service import AuthService
 from smart_auth.store import AlreadyThere
-
-NO_PASSWORD = "-"  # noqa: S105 - no hash of any password: who comes from elsewhere logs in there
 
 
 def user_of(service: AuthService, arrival: Arrival) -> User:
