@@ -9,7 +9,8 @@ from fhir_server.access import Access
 from fhir_server.errors import Forbidden, NotFound
 from fhir_server.http import current_access
 from portal.page import page, sent_text
-from smart_auth.clients import Registered, activate_client, add_client, deactivate_client
+from smart_auth.clients import Registered, activate_client, add_client, deactivate_client, remove_client
+from smart_auth.registration import TOKEN, make_token
 from smart_auth.service import AuthService
 
 KINDS = {
@@ -18,7 +19,7 @@ KINDS = {
     "confidential-asymmetric": "App with keys",
     "backend": "System without a user, with keys",
 }
-DONE = {"ended": "Its access is ended.", "begun": "It may ask for access again."}
+DONE = {"removed": "It is removed.", "ended": "Its access is ended.", "begun": "It may ask for access again."}
 
 
 def add(portal: Blueprint, auth: AuthService) -> None:
@@ -28,7 +29,16 @@ def add(portal: Blueprint, auth: AuthService) -> None:
     def clients() -> Response:
         require_admin()
         done = DONE.get(request.args.get("done", ""))
-        return page("clients.html", clients=auth.store.clients(), kinds=KINDS, done=done)
+        return page(
+            "clients.html", clients=auth.store.clients(), kinds=KINDS, done=done, registration=auth.registration
+        )
+
+    @portal.post("/admin/clients/registration-token")
+    def registration_token() -> Response:
+        require_admin()
+        if auth.registration != TOKEN:
+            raise NotFound("programs do not register themselves by a token here")
+        return page("registration_token.html", 201, token=make_token(auth), auth=auth)
 
     @portal.route("/admin/clients/new", methods=["GET", "POST"])
     def new_client() -> Response:
@@ -45,7 +55,11 @@ def add(portal: Blueprint, auth: AuthService) -> None:
     @portal.post("/admin/clients/<client_id>/<move>")
     def change_client(client_id: str, move: str) -> AnyResponse:
         require_admin()
-        moves = {"end": (deactivate_client, "ended"), "begin": (activate_client, "begun")}
+        moves = {
+            "end": (deactivate_client, "ended"),
+            "begin": (activate_client, "begun"),
+            "remove": (remove_client, "removed"),
+        }
         if move not in moves or not moves[move][0](auth.store, client_id):
             raise NotFound("there is no such client")
         return redirect(url_for("portal.clients", done=moves[move][1]), 303)

@@ -100,6 +100,7 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
         second_factor_required=settings.second_factor_required,
         outside=outside_servers(settings),
         mail=mail_of(settings, database),
+        registration=settings.client_registration,
     )
     return Parts(
         settings=settings,

@@ -13,6 +13,7 @@ import marshmallow
 from marshmallow import validate
 from marshmallow.fields import Boolean, Field, Float, Integer, String
 
+from smart_auth.registration import MODES, OFF
 from subscriptions.smtp import SECURITIES
 
 PREFIX = "RADLOOP_"
@@ -51,6 +52,7 @@ class Settings:
     hold_minutes: int = 10
     outside_servers: str = ""  # file that lists the EHRs and OpenID providers we are a client of
     second_factor_required: bool = False  # of the practice's staff, at their log-in
+    client_registration: str = OFF  # of programs by themselves (RFC 7591)
     event_retention_days: int = 30
     smtp_host: str = ""  # empty: mail stays in the outbox
     smtp_port: int = 587
@@ -183,6 +185,7 @@ class _Schema(marshmallow.Schema):
     hold_minutes = Integer(validate=_MINUTES)
     outside_servers = String()
     second_factor_required = Boolean()
+    client_registration = String(validate=validate.OneOf(MODES))
     event_retention_days = Integer(validate=validate.Range(8, 3650))  # an endpoint is tried for seven days
     smtp_host = String(validate=validate.Regexp(r"[A-Za-z0-9.:\-]{0,253}$"))
     smtp_port = Integer(validate=_PORT)

@@ -40,12 +40,13 @@ def add_client(
     jwks_uri: str | None = None,
     organization: str | None = None,
     practice: bool = False,
+    self_registered: bool = False,
 ) -> Registered:
     """Register a client. Raises ValueError (AlreadyThere when the id is taken) with what is wrong.
 
     type: public | confidential-symmetric | confidential-asymmetric | backend. scope: all it may ever be granted,
     space separated. jwks or jwks_uri: its public keys, for the asymmetric types. organization: the referring office
-    whose data a backend sees; practice: it sees all, as the practice's own systems do.
+    whose data a backend sees; practice: it sees all, as the practice's own systems do. self_registered: by itself.
     """
     if type not in CLIENT_TYPES:
         raise ValueError(f"unknown client type {type!r}; types are {', '.join(CLIENT_TYPES)}")
@@ -73,6 +74,7 @@ def add_client(
         organization=organization,
         practice=practice,
         secret_digest=digest(secret) if secret is not None else None,
+        self_registered=self_registered,
     )
     store.add_client(client)
     return Registered(client, secret)
@@ -81,6 +83,12 @@ def add_client(
 def deactivate_client(store: AuthStore, client_id: str) -> bool:
     """End a client's tokens and grant it no more. False when there is no such client."""
     return store.set_client(client_id, active=False)
+
+
+def remove_client(store: AuthStore, client_id: str) -> bool:
+    """End a client's tokens and forget it; only one that registered itself. False when there is no such client."""
+    client = store.client(client_id)
+    return client is not None and client.self_registered and store.remove_client(client_id)
 
 
 def activate_client(store: AuthStore, client_id: str) -> bool:

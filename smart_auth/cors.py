@@ -32,7 +32,7 @@ def install(
         ):
             return "*"
         if request.path in _TOKEN_PATHS or request.path.startswith(_DATA_PREFIXES):
-            return origin if origin in known.current() else None
+            return origin if known.has(origin) else None
         return None
 
     @app.before_request
@@ -64,15 +64,21 @@ def install(
 
 
 class _Origins:
-    """The registered origins, read again every ten seconds."""
+    """The registered origins. One that this process does not know is asked for, so that a new one counts at once in
+    every process; one whose client is ended is known for ten seconds more, which without a token opens nothing."""
 
     def __init__(self, service: AuthService) -> None:
         self._service = service
-        self._origins: frozenset[str] = frozenset()
+        self._known: frozenset[str] = frozenset()
         self._read_at: float | None = None
 
-    def current(self) -> frozenset[str]:
+    def has(self, origin: str) -> bool:
         now = self._service.clock().timestamp()
         if self._read_at is None or not 0 <= now - self._read_at < _REREAD_AFTER_S:
-            self._origins, self._read_at = self._service.store.origins(), now
-        return self._origins
+            self._known, self._read_at = self._service.store.origins(), now
+        if origin in self._known:
+            return True
+        if origin == self._service.origin or not self._service.store.has_origin(origin):
+            return False
+        self._known |= {origin}
+        return True

@@ -3,6 +3,8 @@
 from smart_auth import brand
 from smart_auth.assertion import ALGORITHMS
 from smart_auth.keys import ALGORITHM
+from smart_auth.registration import OFF
+from smart_auth.registration_routes import PATH as REGISTER
 from smart_auth.scopes import WORDS
 from smart_auth.service import AuthService
 
@@ -30,7 +32,8 @@ CAPABILITIES = (
 
 def smart_configuration(service: AuthService) -> dict:
     """`[base]/.well-known/smart-configuration`. https://hl7.org/fhir/smart-app-launch/conformance.html"""
-    return {
+    registers = {"registration_endpoint": f"{service.origin}{REGISTER}"} if service.registration != OFF else {}
+    return registers | {
         "issuer": service.fhir_base,
         "jwks_uri": f"{service.origin}/auth/jwks",
         "authorization_endpoint": f"{service.origin}/auth/authorize",
@@ -62,4 +65,6 @@ def oauth_uris(service: AuthService) -> dict[str, str]:
     """The addresses that the CapabilityStatement repeats in its oauth-uris extension."""
     configuration = smart_configuration(service)
     names = {"authorize": "authorization", "token": "token", "introspect": "introspection", "revoke": "revocation"}
+    if service.registration != OFF:
+        names["register"] = "registration"
     return {short: configuration[f"{name}_endpoint"] for short, name in names.items()}

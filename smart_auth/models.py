@@ -50,7 +50,8 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Client(ClientMixin):
-    """A registered program. `practice`: it sees all, as the practice's own staff do."""
+    """A registered program. `practice`: it sees all, as the practice's own staff do. `self_registered`: no person of
+    the practice registered it."""
 
     client_id: str
     type: str
@@ -65,6 +66,7 @@ class Client(ClientMixin):
     practice: bool = False
     secret_digest: str | None = field(default=None, repr=False)
     active: bool = True
+    self_registered: bool = False
 
     @property
     def subject(self) -> str:
@@ -228,6 +230,14 @@ class Reset:
 
     digest: str
     user: str
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """An initial access token of a program that registers itself, known by its digest; good once."""
+
+    digest: str
     expires: datetime
 
 

@@ -42,8 +42,8 @@ class Postman:
     """Sends mail after the answer. mail: None where the practice has no mail server."""
 
     mail: Mail | None = None
-    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "auth-mail"))
-    _places: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(_WAITING))
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "auth-mail"), repr=False)
+    _places: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(_WAITING), repr=False)
 
     def later(self, work: Callable[[Mail], None]) -> None:
         """Call `work(mail)` soon. Dropped when too much waits, or where there is no mail."""

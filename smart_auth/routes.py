@@ -3,7 +3,15 @@
 from flask import Blueprint, Response, jsonify, request
 
 from fhir_server.repository import Repository
-from smart_auth import apps_routes, authorize_routes, discovery, login_routes, outside_routes, password_routes
+from smart_auth import (
+    apps_routes,
+    authorize_routes,
+    discovery,
+    login_routes,
+    outside_routes,
+    password_routes,
+    registration_routes,
+)
 from smart_auth.brand import brand_bundle
 from smart_auth.pages import page
 from smart_auth.passwords import Busy
@@ -40,6 +48,7 @@ def create_blueprint(service: AuthService, repository: Repository, practice: str
     login_routes.add(blueprint, service)
     outside_routes.add(blueprint, service)
     password_routes.add(blueprint, service)
+    registration_routes.add(blueprint, service)
     apps_routes.add(blueprint, service)
 
     @blueprint.post("/auth/token")

@@ -37,6 +37,7 @@ class AuthService:
     sessions: Sessions
     outside: Servers = field(default_factory=dict)  # that we may be a client of
     second_factor_required: bool = False  # of the practice's staff; who has one always needs it
+    registration: str = "off"  # of programs by themselves; of registration.MODES
     postman: Postman = field(default_factory=Postman)
 
     @property
@@ -58,6 +59,7 @@ def create_service(
     second_factor_required: bool = False,
     outside: Servers | None = None,
     mail: Mail | None = None,
+    registration: str = "off",
 ) -> AuthService:
     """Put the parts together and create the indexes.
 
@@ -85,5 +87,6 @@ def create_service(
         sessions=Sessions(store, clock, secure=origin.startswith("https://")),
         outside=outside or {},
         second_factor_required=second_factor_required,
+        registration=registration,
         postman=Postman(mail),
     )

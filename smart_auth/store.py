@@ -91,6 +91,7 @@ class AuthStore:
         self._sessions.create_index("user", name="user")
         self._grants.create_index("subject", name="subject")
         self._grants.create_index("client_id", name="client")
+        self._clients.create_index("origins", name="origins")
 
     # Changes: a number that grows with each change that can end a token's validity, so that a process
     # may keep what it verified and read one small document to learn that all of it still holds.
@@ -166,9 +167,25 @@ class AuthStore:
 
         return self._change(operation)
 
+    def remove_client(self, client_id: str) -> bool:
+        """End a client's tokens and forget it; False when unknown."""
+
+        def operation(session: ClientSession) -> bool:
+            self._grants.update_many({"client_id": client_id}, {"$set": {"revoked": True}}, session=session)
+            return self._clients.delete_one({"_id": client_id}, session=session).deleted_count == 1
+
+        return self._change(operation)
+
+    def count_self_registered(self) -> int:
+        return self._clients.count_documents({"self_registered": True})
+
     def origins(self) -> frozenset[str]:
         """Origins at which active clients run in a browser (for CORS)."""
         return frozenset(self._clients.distinct("origins", {"active": True}))
+
+    def has_origin(self, origin: str) -> bool:
+        """Whether it is one of `origins`, by an index."""
+        return self._clients.find_one({"origins": origin, "active": True}, {"_id": 1}) is not None
 
     # Authorization codes and grants
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from radloop.commands.common import auth_service
-from smart_auth import clients
+from smart_auth import clients, registration
 from smart_auth.models import CLIENT_TYPES
 
 
@@ -80,6 +80,22 @@ def deactivate(client_id: str) -> None:
 def activate(client_id: str) -> None:
     """Let a deactivated client in again."""
     _told(clients.activate_client(auth_service().store, client_id), client_id, "is active")
+
+
+@client.command()
+@click.argument("client_id")
+def remove(client_id: str) -> None:
+    """End a client's tokens and forget it; one that registered itself."""
+    _told(clients.remove_client(auth_service().store, client_id), client_id, "is removed")
+
+
+@client.command(name="registration-token")
+def registration_token() -> None:
+    """Print an initial access token, with which one program may register itself within a week.
+
+    Where RADLOOP_CLIENT_REGISTRATION is `token`.
+    """
+    click.echo(registration.make_token(auth_service()))
 
 
 def _told(known: bool, client_id: str, what: str) -> None:

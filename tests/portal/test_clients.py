@@ -3,12 +3,18 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from referral.context import Practice
+from smart_auth.registration import OPEN, TOKEN
+from smart_auth.registration import register as register_itself
 from smart_auth.service import AuthService
-from tests.portal.conftest import Person
-from tests.smart_auth.oauth import JWKS
+from subscriptions.binding import Bindings
+from subscriptions.mail_store import Outbox
+from tests.portal.conftest import Person, create_app
+from tests.smart_auth.oauth import JWKS, log_in
 
 APP = {
     "client_id": "viewer",
@@ -128,3 +134,52 @@ def test_what_is_not_there_is_404(adam: Person, path: str) -> None:
     adam.open("/admin/clients/new")
     adam.send(path, csrf_token=adam.csrf)
     assert adam.status == 404
+
+
+class TestSelfRegistered:
+    @pytest.fixture
+    def id(self, auth: AuthService) -> str:
+        answer = register_itself(
+            replace(auth, registration=OPEN), {"redirect_uris": ["https://a.example/"]}, "", "::1"
+        )
+        return str(answer["client_id"])
+
+    def test_is_listed_and_removed(self, adam: Person, auth: AuthService, id: str) -> None:
+        html = adam.open("/admin/clients")
+        assert "registered itself" in html
+        assert "not checked by the practice" in html
+        assert "It is removed" in adam.press(f"/clients/{id}/remove")
+        assert auth.store.client(id) is None
+        assert id not in adam.html
+
+    def test_others_cannot_be_removed(self, adam: Person, auth: AuthService, id: str) -> None:
+        register(adam, **APP)
+        adam.open("/admin/clients")
+        assert not adam.has("/clients/viewer/remove")
+        adam.send("/admin/clients/viewer/remove", csrf_token=adam.csrf)
+        assert adam.status == 404
+        assert auth.store.client("viewer") is not None
+
+    def test_makes_no_tokens_where_they_are_not_wanted(self, adam: Person) -> None:
+        adam.open("/admin/clients")
+        assert not adam.has("/registration-token")
+        adam.send("/admin/clients/registration-token", csrf_token=adam.csrf)
+        assert adam.status == 404
+
+
+def test_a_token_lets_one_app_register(
+    auth: AuthService, practice: Practice, bindings: Bindings, outbox: Outbox, react: Callable[[], None]
+) -> None:
+    vouched = replace(auth, registration=TOKEN)
+    browser = create_app(vouched, practice, bindings, outbox).test_client()
+    log_in(browser, "adam")
+    adam = Person(browser, react)
+    adam.open("/admin/clients")
+    token = re.search(r"<code>([\w-]{43})</code>", adam.press("/registration-token"))
+    assert token
+    assert adam.status == 201
+    assert register_itself(vouched, {"redirect_uris": ["https://a.example/"]}, token[1], "::1")["client_id"]
+    adam.open("/admin/clients")
+    frida = create_app(vouched, practice, bindings, outbox).test_client()
+    log_in(frida, "frida")
+    assert frida.post("/admin/clients/registration-token").status_code == 403

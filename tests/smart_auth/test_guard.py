@@ -14,7 +14,7 @@ from pymongo.database import Database
 
 from fhir_server.repository import Repository
 from smart_auth import guard
-from smart_auth.clients import activate_client, deactivate_client
+from smart_auth.clients import activate_client, add_client, deactivate_client
 from smart_auth.service import AuthService, create_service
 from smart_auth.users import activate_user, deactivate_user, set_password
 from tests.smart_auth.conftest import Clients, create_app
@@ -381,6 +381,26 @@ class TestCors:
             "Access-Control-Expose-Headers"
         ]
         assert "Content-Range" in exposed
+
+    def test_an_origin_counts_at_once_in_every_process(
+        self, app: Flask, service: AuthService, repository: Repository, clock: Clock
+    ) -> None:
+        new, ended = "https://new.example.org", "https://app.example.org"
+        processes = [app.test_client(), create_app(service, repository).test_client()]
+
+        def allowed(origin: str) -> list[bool]:
+            answers = [http.post("/auth/token", headers={"Origin": origin}) for http in processes]
+            return ["Access-Control-Allow-Origin" in answer.headers for answer in answers]
+
+        assert allowed(new) == [False, False]
+        add_client(
+            service.store, "new", type="public", scope="openid", redirect_uris=[f"{new}/callback"], origins=[new]
+        )
+        assert allowed(new) == [True, True]
+        assert allowed(ended) == [True, True]
+        deactivate_client(service.store, "app")
+        clock.forward(seconds=10)
+        assert allowed(ended) == [False, False]
 
     def test_pages_are_for_no_other_origin(self, http: FlaskClient) -> None:
         response = http.get("/auth/login", headers={"Origin": "https://app.example.org"})
