@@ -6,7 +6,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from fhir_server.errors import NotFound, Unprocessable
 from portal.client_routes import require_admin
 from portal.page import page
-from smart_auth import new_password
+from smart_auth import new_password, second_factor
 from smart_auth.service import AuthService
 from smart_auth.users import activate_user, deactivate_user
 
@@ -26,7 +26,7 @@ def add(portal: Blueprint, auth: AuthService) -> None:
         return page(
             "users.html",
             users=auth.store.users(),
-            with_second_factor=auth.store.with_second_factor(),
+            with_second_factor=second_factor.users_with_one(auth),
             may_have_password=new_password.may_have_password,
             done=DONE.get(request.args.get("done", "")),
         )
@@ -45,9 +45,9 @@ def add(portal: Blueprint, auth: AuthService) -> None:
 
     @portal.post("/admin/users/<name>/one-factor")
     def end_second_factor(name: str) -> AnyResponse:
-        """For who lost phone and recovery codes."""
+        """For who lost phone, recovery codes and keys."""
         require_admin()
-        return _done("codes", auth.store.end_second_factor(name))
+        return _done("codes", second_factor.forget(auth, name))
 
     @portal.post("/admin/users/<name>/link")
     def password_link(name: str) -> Response:

@@ -214,6 +214,29 @@ class SecondFactor:
 
 
 @dataclass(frozen=True, slots=True)
+class Passkey:
+    """A security key or passkey of a user, known by its credential id. name: by which the user knows it."""
+
+    id: str
+    user: str
+    public_key: bytes = field(repr=False)
+    sign_count: int
+    name: str
+    added: datetime
+    used: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """What a security key shall sign, known by its digest; good once. purpose: of passkeys.ADD and LOG_IN."""
+
+    digest: str
+    user: str
+    purpose: str
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Pending:
     """A log-in whose password was right, and that waits for a code. secret: of an app that is being set up."""
 

@@ -1,4 +1,5 @@
-"""The pages people see: log-in, consent, and errors. Server-rendered, no script, no address from the Host header."""
+"""The pages people see: log-in, consent, and errors. Server-rendered, script for security keys alone, no address from
+the Host header."""
 
 import hmac
 import re

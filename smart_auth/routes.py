@@ -9,8 +9,10 @@ from smart_auth import (
     discovery,
     login_routes,
     outside_routes,
+    passkey_routes,
     password_routes,
     registration_routes,
+    second_factor_routes,
 )
 from smart_auth.brand import brand_bundle
 from smart_auth.pages import page
@@ -47,6 +49,8 @@ def create_blueprint(service: AuthService, repository: Repository, practice: str
     authorize_routes.add(blueprint, service, server, Patients(repository))
     login_routes.add(blueprint, service)
     outside_routes.add(blueprint, service)
+    second_factor_routes.add(blueprint, service)
+    passkey_routes.add(blueprint, service)
     password_routes.add(blueprint, service)
     registration_routes.add(blueprint, service)
     apps_routes.add(blueprint, service)

@@ -1,4 +1,5 @@
-"""The second factor of a log-in: codes of an authenticator app (TOTP, RFC 6238), and recovery codes for its loss."""
+"""The second factor of a log-in: codes of an authenticator app (TOTP, RFC 6238) and recovery codes for its loss, or a
+security key (`passkeys`)."""
 
 import hmac
 from datetime import datetime, timedelta
@@ -20,15 +21,32 @@ _RECOVERY_CODES = 8
 
 def is_due(service: AuthService, user: User) -> bool:
     """Whether the password alone does not let this user in."""
-    if service.store.second_factor(user.name) is not None:
-        return True
-    return service.second_factor_required and user.is_staff
+    return has_one(service, user.name) or (service.second_factor_required and user.is_staff)
 
 
-def begin(service: AuthService, user: User, wanted: str) -> str:
-    """Remember that the password was right; the value of the cookie. wanted: where the user was going."""
+def has_one(service: AuthService, name: str) -> bool:
+    """Whether the user has set one up, codes or a security key."""
+    return service.store.second_factor(name) is not None or bool(service.credentials.passkeys_of(name))
+
+
+def users_with_one(service: AuthService) -> frozenset[str]:
+    return service.store.with_second_factor() | service.credentials.with_passkeys()
+
+
+def forget(service: AuthService, name: str) -> bool:
+    """Take all of them away, for who lost them; False when there was none."""
+    keys = service.credentials.remove_passkeys(name)
+    return service.store.end_second_factor(name) or keys > 0
+
+
+def begin(service: AuthService, user: User, wanted: str, *, set_up: bool = False) -> str:
+    """Remember that the password was right; the value of the cookie. wanted: where the user was going.
+
+    Who has none sets codes up. set_up: a user who is logged in wants to, beside a security key.
+    """
     value = token_urlsafe(32)
-    secret = None if service.store.second_factor(user.name) is not None else pyotp.random_base32()
+    has = service.store.second_factor(user.name) is not None if set_up else has_one(service, user.name)
+    secret = None if has else pyotp.random_base32()
     service.store.add_pending(Pending(digest(value), user.name, wanted, secret, service.clock() + PENDING))
     return value
 
@@ -60,6 +78,7 @@ def enrol(service: AuthService, pending: Pending, code: str) -> tuple[str, ...] 
     service.store.set_second_factor(
         SecondFactor(pending.user, pending.secret, tuple(digest(code) for code in codes), step)
     )
+    service.store.end_pendings(pending.user)
     service.store.forget_attempts(_key(pending.user))
     return codes
 

@@ -358,6 +358,10 @@ class AuthStore:
     def end_pending(self, digest: str) -> None:
         self._pending.delete_one({"_id": digest})
 
+    def end_pendings(self, name: str) -> None:
+        """All log-ins of a user that wait: one begun without a second factor shall not set one up beside another."""
+        self._pending.delete_many({"user": name})
+
     # Users of other servers
 
     def linked(self, server: str, subject_digest: str) -> str | None:

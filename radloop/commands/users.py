@@ -3,7 +3,7 @@
 import click
 
 from radloop.commands.common import auth_service
-from smart_auth import users
+from smart_auth import second_factor, users
 from smart_auth.models import ROLES
 
 
@@ -78,8 +78,8 @@ def activate(name: str) -> None:
 @user.command(name="reset-second-factor")
 @click.argument("name")
 def reset_second_factor(name: str) -> None:
-    """Let a user who lost phone and recovery codes in by password alone, to set up anew."""
-    if not auth_service().store.end_second_factor(name):
+    """Let a user who lost phone, recovery codes and security keys in by password alone, to set up anew."""
+    if not second_factor.forget(auth_service(), name):
         raise ValueError(f"{name} has no second factor")
     click.echo(f"user {name} logs in by password alone now")
 
