@@ -40,7 +40,7 @@ class Report:
 @dataclass(frozen=True, slots=True)
 class Detail:
     """One referral. next_visit: the appointment that is to come or going on; preparation: what the patient is told
-    beforehand; reasons: why the exam was ordered.
+    beforehand; reasons: why the exam was ordered; insurance: who pays, with the insured person's number.
 
     wish: what the office asked of the front desk after a missed visit, None while it has not; may_rebook: whether it
     is asked to.
@@ -51,6 +51,7 @@ class Detail:
     next_visit: Visit | None
     preparation: str
     reasons: tuple[str, ...]
+    insurance: tuple[str, ...]
     studies: tuple[Study, ...]
     reports: tuple[Report, ...]
     entries: tuple[Entry, ...]
@@ -74,6 +75,7 @@ def detail(practice: Practice, access: Access, task_id: str) -> Detail:
         live[-1] if live else None,
         _preparation(practice, access, live[-1]) if live else "",
         tuple(filter(None, (concept_text(c) for c in (order.resource if order else {}).get("reasonCode", [])))),
+        tuple(_insurance(practice, access, order.resource if order else {})),
         tuple(_studies(practice, access, card.order)),
         tuple(_reports(practice, access, card.order)),
         tuple(timeline(practice, access, task_id)),
@@ -87,6 +89,16 @@ def detail(practice: Practice, access: Access, task_id: str) -> Detail:
 def _preparation(practice: Practice, access: Access, visit: Visit) -> str:
     found = store.fetch(practice.repository, visit.appointment, access)
     return found.resource.get("patientInstruction", "") if found else ""
+
+
+def _insurance(practice: Practice, access: Access, order: dict) -> Iterator[str]:
+    """Each Coverage of the order that the caller may see, such as `Helvia Health, HL-204417`."""
+    for reference in order.get("insurance", []):
+        found = store.fetch(practice.repository, reference.get("reference", ""), access)
+        coverage = found.resource if found is not None and found.resource["resourceType"] == "Coverage" else {}
+        payers = [payer.get("display", "") for payer in coverage.get("payor", [])]
+        if words := ", ".join(filter(None, [*payers, coverage.get("subscriberId", "")])):
+            yield words
 
 
 def _studies(practice: Practice, access: Access, order: str) -> Iterator[Study]:

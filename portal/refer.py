@@ -1,4 +1,4 @@
-"""The web form for an order: what it asks, and the Patient, ServiceRequest and Task that it becomes.
+"""The web form for an order: what it asks, and the Patient, Coverage, ServiceRequest and Task it becomes.
 
 The same resources as an EHR sends in a transaction, committed together with the office's own Access.
 """
@@ -21,8 +21,8 @@ GENDERS = {"female": "female", "male": "male", "other": "other", "unknown": "not
 _ONCE = re.compile(r"[\w-]{22}", re.ASCII)
 
 
-def _text(field: str, words: str, longest: int, kind: str = "string") -> Question:
-    return Question(field, field, words, kind, required=True, max_length=longest)
+def _text(field: str, words: str, longest: int, kind: str = "string", *, required: bool = True) -> Question:
+    return Question(field, field, words, kind, required=required, max_length=longest)
 
 
 def _choice(field: str, words: str, options: Mapping[str, str]) -> Question:
@@ -47,17 +47,24 @@ FORM = Form(
             _text("reason", "Reason in words: what is the question?", 1000, "text"),
             _choice("priority", "Priority", dict(reversed(list(PRIORITIES.items())))),
         )),
+        Question("", "insurance", "Insurance", "group", False, 0, (), (
+            _text("payer", "Who pays", 100, required=False),
+            _text("insured", "Number of the insured person", 60, required=False),
+        )),
     ),
 )  # fmt: skip
 
 
 def filled(practice: Practice, sent: Mapping[str, str]) -> Filled:
-    """Read the sent form; a date of birth does not lie ahead."""
+    """Read the sent form; a date of birth does not lie ahead, a number of an insured person is some insurance's."""
     found = fill(FORM, sent)
+    answers, faults = _answers(found), dict(found.faults)
     today = practice.clock().astimezone(practice.policy.time_zone).date().isoformat()
-    if _answers(found).get("birthdate", today) > today:
-        return Filled(found.items, {**found.faults, "birthdate": "This date lies ahead."})
-    return found
+    if answers.get("birthdate", today) > today:
+        faults["birthdate"] = "This date lies ahead."
+    if "insured" in answers and "payer" not in answers:
+        faults.setdefault("payer", "Please name the insurance.")
+    return Filled(found.items, faults)
 
 
 def place(practice: Practice, access: Access, order: Filled, once: str) -> str:
@@ -67,8 +74,8 @@ def place(practice: Practice, access: Access, order: Filled, once: str) -> str:
     if order.faults or not _ONCE.fullmatch(once):
         raise BadRequest("the form is incomplete", "ServiceRequest")
     answers, now = _answers(order), practice.clock()
-    patient_id, order_id, task_id = (
-        store.derived_id(kind, access.subject, once) for kind in ("patient", "order", "task")
+    patient_id, order_id, task_id, coverage_id = (
+        store.derived_id(kind, access.subject, once) for kind in ("patient", "order", "task", "coverage")
     )
     subject = {"reference": f"Patient/{patient_id}"}
     person = access.fhir_user if (access.fhir_user or "").startswith(AUTHORS) else access.organization
@@ -111,11 +118,25 @@ def place(practice: Practice, access: Access, order: Filled, once: str) -> str:
         Draft("create", request, id=order_id),
         Draft("create", task, id=task_id),
     ]
+    if "payer" in answers:
+        request["insurance"] = [{"reference": f"Coverage/{coverage_id}"}]
+        drafts.insert(1, Draft("create", _coverage(answers, subject), id=coverage_id))
     try:
         practice.repository.write(access, drafts)
     except Conflict:  # sent twice: it is there
         practice.repository.read(access, "Task", task_id)
     return task_id
+
+
+def _coverage(answers: Mapping[str, Any], subject: dict) -> dict:
+    """Who pays, by the name that people know."""
+    number = {"subscriberId": answers["insured"]} if "insured" in answers else {}
+    return number | {
+        "resourceType": "Coverage",
+        "status": "active",
+        "beneficiary": subject,
+        "payor": [{"display": answers["payer"]}],
+    }
 
 
 def _answers(order: Filled) -> dict[str, Any]:

@@ -30,7 +30,7 @@ SCOPE = " ".join(
                 "Organization Practitioner PractitionerRole Questionnaire QuestionnaireResponse"
             ).split()
         ),
-        *(f"user/{name}.crs" for name in ("Patient", "ServiceRequest", "Task")),
+        *(f"user/{name}.crs" for name in ("Coverage", "Patient", "ServiceRequest", "Task")),
         "user/Subscription.crus",
     ]
 )
@@ -85,6 +85,7 @@ def one(practice: Practice, access: Access, task_id: str) -> dict[str, Any]:
         "place": found.next_visit.room if found.next_visit else "",
         "preparation": found.preparation,
         "reasons": list(found.reasons),
+        "insurance": list(found.insurance),
         "studies": [asdict(study) | {"started": _when(study.started, zone)} for study in found.studies],
         "reports": [asdict(report) | {"issued": _when(report.issued, zone)} for report in found.reports],
         "entries": [

@@ -25,12 +25,10 @@ _READABLE = 4.5  # WCAG 2.2, 1.4.3
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """The form as far as the EHR fills it. fields: name -> text; missing: what it did not give, in words;
-    insurance: what it says of who pays, for the person to see."""
+    """The form as far as the EHR fills it. fields: name -> text; missing: what it did not give, in words."""
 
     fields: Mapping[str, str]
     missing: tuple[str, ...]
-    insurance: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +44,13 @@ class Reader:
         order = self._order()
         conditions = list(self._found("Condition"))
         coverages = [one for one in self._found("Coverage") if one.get("status") == "active"]
-        fields = _of_patient(patient) | _of_order(order)
+        fields = _of_patient(patient) | _of_order(order) | _of_coverage(coverages[0] if coverages else {})
         reasons = list(dict.fromkeys(filter(None, (_words(one.get("code")) for one in conditions if _active(one)))))
         if not fields.get("reason") and reasons:
             fields["reason"] = "; ".join(reasons[:MAX_REASONS])
-        named = {"patient": patient, "order": order, "reason": fields.get("reason"), "insurance": coverages}
+        named = {"patient": patient, "order": order, "reason": fields.get("reason"), "insurance": fields.get("payer")}
         missing = tuple(name for name, found in named.items() if not found)
-        insurance = _payer(coverages[0]) if coverages else ""
-        return Prefill({name: _plain(text) for name, text in fields.items() if text}, missing, _plain(insurance))
+        return Prefill({name: _plain(text) for name, text in fields.items() if text}, missing)
 
     def _patient(self) -> dict:
         patient = self.visit.patient
@@ -156,9 +153,10 @@ def _of_order(order: dict) -> dict[str, str]:
     }
 
 
-def _payer(coverage: dict) -> str:
-    payers = (_text(payer, "display") for payer in _dicts(coverage, "payor"))
-    return ", ".join(filter(None, [*payers, _text(coverage, "subscriberId")]))
+def _of_coverage(coverage: dict) -> dict[str, str]:
+    """The first payer that has a name; a number without one would be nobody's."""
+    payer = next(filter(None, (_text(payer, "display") for payer in _dicts(coverage, "payor"))), "")
+    return {"payer": payer, "insured": _text(coverage, "subscriberId") if payer else ""}
 
 
 def _active(condition: dict) -> bool:

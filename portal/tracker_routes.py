@@ -153,7 +153,7 @@ def create_blueprint(practice: Practice, auth: AuthService, live_url: str) -> Bl
     def prefill() -> Response:
         _, visit, server = _visit()
         found = Reader(server, visit).prefill()
-        return jsonify(fields=dict(found.fields), missing=found.missing, insurance=found.insurance)
+        return jsonify(fields=dict(found.fields), missing=found.missing)
 
     @blueprint.post("/tracker/refer")
     def send() -> tuple[Response, int]:

@@ -109,6 +109,8 @@ class TestInTheChart:
             ("Exam, with side and contrast", "MR of the right knee without contrast"),
             ("Reason in words", "Locking of the right knee since a fall"),
             ("Priority", "urgent"),
+            ("Who pays", "Helvia Health"),
+            ("Number of the insured person", "HL-204417"),
         ):
             expect(app.get_by_label(label)).to_have_value(value)
         assert fits(chart)

@@ -49,6 +49,22 @@ class TestOrder:
         assert code_of(task["businessStatus"], BUSINESS_STATUS) == "received"
         assert task["identifier"][0]["value"].startswith("R-")
 
+    def test_names_who_pays(self, ruth: Person, person: Callable[[str], Person], practice: Practice) -> None:
+        ruth.press("/refer", **ORDER, payer="Helvia Health", insured="HL-1")
+        (order,), (coverage,) = (all_of(practice, name) for name in ("ServiceRequest", "Coverage"))
+        assert order["insurance"] == [{"reference": f"Coverage/{coverage['id']}"}]
+        assert "Helvia Health, HL-1" in ruth.html
+        (task,) = all_of(practice, "Task")
+        assert "Helvia Health, HL-1" in person("frida").open(f"/referrals/{task['id']}")
+        otto = person("otto")
+        assert "Helvia" not in otto.open(f"/referrals/{task['id']}")
+        assert otto.status == 404
+
+    def test_a_number_of_no_insurance_is_a_fault(self, ruth: Person, practice: Practice) -> None:
+        assert "Please name the insurance." in ruth.press("/refer", **ORDER, insured="HL-1")
+        assert ruth.status == 422
+        assert all_of(practice, "Coverage") == all_of(practice, "Task") == []
+
     def test_waits_at_the_front_desk(self, ruth: Person, person: Callable[[str], Person]) -> None:
         ruth.press("/refer", **ORDER)
         assert "Muster, Pat" in person("frida").open("/desk")

@@ -41,6 +41,8 @@ FORM = {
     "exam": "MR of the right knee",
     "reason": "Locking",
     "priority": "urgent",
+    "payer": "Helvia Health",
+    "insured": "HL-204417",
 }
 
 
@@ -255,7 +257,6 @@ class TestPrefill:
             "reason": "Locking of the right knee since a fall",
         }
         assert found["missing"] == []
-        assert found["insurance"] == "Helvia Health, HL-204417"
 
     def test_asks_below_its_iss_alone(self, browser: FlaskClient, ehr: EhrSimulator) -> None:
         browser.get("/tracker/prefill", headers=bearer(open_app(browser, ehr)))
@@ -272,6 +273,35 @@ class TestPrefill:
         assert found["fields"]["family"] == "Sandoval"
         assert "exam" not in found["fields"]
         assert found["missing"] == ["order", "reason", "insurance"]
+
+    @pytest.mark.parametrize(
+        ("coverage", "filled"),
+        [
+            ({"status": "cancelled", "payor": [{"display": "Old"}]}, {}),
+            ({"status": "active", "payor": [{"reference": "Organization/9"}], "subscriberId": "7"}, {}),
+            ({"status": "active", "payor": [{}, {"display": "Second"}]}, {"payer": "Second"}),
+            ({"status": "active", "payor": "Helvia", "subscriberId": 5}, {}),
+            ({"status": "active", "payor": [{"display": "A\nB"}], "subscriberId": {}}, {"payer": "A B"}),
+        ],
+    )
+    def test_fills_in_an_insurance_that_stands_and_has_a_name(
+        self,
+        browser: FlaskClient,
+        ehr: EhrSimulator,
+        monkeypatch: pytest.MonkeyPatch,
+        coverage: dict,
+        filled: dict,
+    ) -> None:
+        session = open_app(browser, ehr)
+        given = coverage | {
+            "resourceType": "Coverage",
+            "id": "v9",
+            "beneficiary": {"reference": f"Patient/{PATIENT}"},
+        }
+        monkeypatch.setattr("radloop.demo.ehr_sim.RESOURCES", (given,))
+        found = browser.get("/tracker/prefill", headers=bearer(session)).json
+        assert {name: found["fields"][name] for name in ("payer", "insured") if name in found["fields"]} == filled
+        assert ("insurance" in found["missing"]) == (not filled)
 
     def test_works_when_the_ehrs_token_has_expired(self, browser: FlaskClient, ehr: EhrSimulator) -> None:
         session = open_app(browser, ehr)
@@ -319,6 +349,35 @@ class TestPage:
         one = browser.get(f"/tracker/referrals/{sent.json['id']}", headers=bearer(session)).json
         assert one["state"] == "Received by the practice"
         assert one["entries"][-1]["what"] == "Received"
+        assert one["insurance"] == ["Helvia Health, HL-204417"]
+
+    def test_sends_the_insurance_along_where_there_is_one(
+        self, browser: FlaskClient, session: dict[str, Any], react: Callable[[], None]
+    ) -> None:
+        self.send(browser, session)
+        react()
+        headers = bearer(session)
+        found = browser.get("/fhir/ServiceRequest?_include=ServiceRequest:patient", headers=headers).json
+        order, patient = (
+            next(one["resource"] for one in found["entry"] if one["resource"]["resourceType"] == name)
+            for name in ("ServiceRequest", "Patient")
+        )
+        coverage = browser.get(f"/fhir/{order['insurance'][0]['reference']}", headers=headers).json
+        assert coverage["payor"] == [{"display": "Helvia Health"}]
+        assert coverage["subscriberId"] == "HL-204417"
+        assert coverage["beneficiary"] == {"reference": f"Patient/{patient['id']}"}
+
+    def test_sends_no_insurance_where_there_is_none(self, browser: FlaskClient, session: dict[str, Any]) -> None:
+        assert self.send(browser, session, payer="", insured=" ").status_code == 201
+        headers = bearer(session)
+        assert "entry" not in browser.get("/fhir/Coverage", headers=headers).json
+        order = browser.get("/fhir/ServiceRequest", headers=headers).json["entry"][0]["resource"]
+        assert "insurance" not in order
+
+    def test_a_number_of_no_insurance_is_a_fault(self, browser: FlaskClient, session: dict[str, Any]) -> None:
+        response = self.send(browser, session, payer="")
+        assert response.status_code == 422
+        assert set(response.json["faults"]) == {"payer"}
 
     def test_sending_twice_refers_once(self, browser: FlaskClient, session: dict[str, Any]) -> None:
         assert self.send(browser, session).json["id"] == self.send(browser, session).json["id"]
@@ -337,7 +396,7 @@ class TestPage:
     def test_its_token_does_no_more_than_the_page_needs(self, browser: FlaskClient, session: dict[str, Any]) -> None:
         headers = bearer(session)
         assert browser.get("/fhir/DiagnosticReport", headers=headers).status_code == 200
-        assert browser.get("/fhir/Coverage", headers=headers).status_code == 403
+        assert browser.get("/fhir/Condition", headers=headers).status_code == 403
         denied = browser.post(
             "/fhir/Communication", json={"resourceType": "Communication", "status": "completed"}, headers=headers
         )

@@ -6,7 +6,6 @@ import { Refusal, type Server } from "./session";
 interface Prefill {
   fields: Record<string, string>;
   missing: string[];
-  insurance: string;
 }
 
 const NAMES: Record<string, string> = {
@@ -35,6 +34,9 @@ export async function formView(server: Server, sent: (id: string) => void): Prom
       input("exam", "Exam, with side and contrast", fields),
       input("reason", "Reason in words: what is the question?", fields, "area"),
       choice("priority", "Priority", session.priorities, fields)),
+    h("fieldset", {}, h("legend", {}, "Insurance (may stay empty)"),
+      input("payer", "Who pays", fields, "text", false),
+      input("insured", "Number of the insured person", fields, "text", false)),
     faults, button,
   );
   let { once } = session;
@@ -64,12 +66,11 @@ export async function formView(server: Server, sent: (id: string) => void): Prom
   return h("section", {},
     h("h1", { tabindex: "-1" }, "New referral"), banner,
     missing.length ? p(`${session.ehr} did not give ${missing.join(", ")}; please fill in what is needed.`, "quiet") : null,
-    prefill.insurance ? p(`Insurance in the chart: ${prefill.insurance}`, "quiet") : null,
     form);
 }
 
-function input(name: string, words: string, fields: Record<string, string>, kind = "text"): HTMLElement {
-  const more = { id: name, name, required: true, autocomplete: "off", "aria-describedby": `${name}-fault` };
+function input(name: string, words: string, fields: Record<string, string>, kind = "text", required = true): HTMLElement {
+  const more = { id: name, name, required, autocomplete: "off", "aria-describedby": `${name}-fault` };
   const field = kind === "area" ? h("textarea", { ...more, rows: "3" }) : h("input", { ...more, type: kind });
   field.value = fields[name] ?? "";
   return h("div", { class: "field" }, h("label", { for: name }, words), field, h("p", { id: `${name}-fault`, class: "problem" }));

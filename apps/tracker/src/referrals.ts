@@ -34,6 +34,7 @@ interface Referral extends Line {
   place: string;
   preparation: string;
   reasons: string[];
+  insurance: string[];
   entries: Entry[];
 }
 
@@ -105,7 +106,8 @@ export async function oneView(server: Server, id: string): Promise<HTMLElement> 
     h("div", { class: "panel" }, h("h2", {}, "The order"), facts([
       ["Number", referral.number],
       ["Patient", server.session.banner ? `${referral.patient}, ${referral.birth_date}` : ""],
-      ["Reason", referral.reasons.join("; ")], ["Priority", referral.priority], ["Sent", referral.sent],
+      ["Reason", referral.reasons.join("; ")], ["Insurance", referral.insurance.join("; ")],
+      ["Priority", referral.priority], ["Sent", referral.sent],
     ])),
     h("div", { class: "panel" }, h("h2", {}, "What happened"), h("ol", { class: "line" }, ...referral.entries.map(entry))));
 }
