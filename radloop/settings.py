@@ -34,6 +34,7 @@ class Settings:
     data_dir: str = ".data"
     public_url: str = ""  # empty: http://host:port
     public_live_url: str = ""  # empty: ws://host:live_port
+    proxies: int = 0  # of ours before the web server; each adds the address it was called from to X-Forwarded-For
     mongodb_uri: str = ""  # empty: an embedded mongod below data_dir
     mongodb_database: str = "radloop"
     mongodb_port: int = 0  # of the embedded mongod; 0: a free one
@@ -167,6 +168,7 @@ class _Schema(marshmallow.Schema):
     data_dir = String(validate=validate.Length(min=1))
     public_url = String(validate=_url("http", "https"))
     public_live_url = String(validate=_url("ws", "wss"))
+    proxies = Integer(validate=validate.Range(0, 10))
     mongodb_uri = String(validate=validate.Regexp(r"mongodb(\+srv)?://", error="does not begin with mongodb://"))
     mongodb_database = String(validate=validate.Regexp(r"[A-Za-z0-9_-]{1,38}$"))
     mongodb_port = Integer(validate=validate.Range(0, 65535))

@@ -3,6 +3,7 @@
 from functools import lru_cache
 
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 import dicomweb.capability
 import fhir_server.http
@@ -29,6 +30,8 @@ def create_app(parts: Parts) -> Flask:
     """Everything below one origin, behind one guard."""
     settings, auth = parts.settings, parts.auth
     app = Flask("radloop", static_folder=None)
+    if settings.proxies:  # log-ins are counted by address; host and scheme are never taken from a request
+        app.wsgi_app = ProxyFix(app.wsgi_app, settings.proxies, 0, 0, 0, 0)  # type: ignore[method-assign]
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 2**20
     fhir_server.http.install(app)
     guard.install(

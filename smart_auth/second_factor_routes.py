@@ -8,6 +8,7 @@ from smart_auth import passkeys, second_factor
 from smart_auth.forms import check_csrf, json_text, see_other
 from smart_auth.models import Pending, User
 from smart_auth.pages import let_in, login_page, page, set_cookie
+from smart_auth.passkeys import NotTaken
 from smart_auth.service import AuthService
 
 PATH = "/auth/second-factor"
@@ -60,6 +61,27 @@ def add(blueprint: Blueprint, service: AuthService) -> None:
             return _page(401)
         return _done(see_other(pending.wanted), pending, user)
 
+    @blueprint.post(f"{PATH}/new-key/begin")
+    def begin_new_key() -> Response:
+        """What the browser is asked to make a key by, of who sets a second factor up."""
+        found = _find_set_up()
+        if found is None or passkeys.host(service) is None:
+            return json_text("{}", 403)
+        return json_text(passkeys.options_to_add(service, found[1]))
+
+    @blueprint.post(f"{PATH}/new-key")
+    def new_key() -> Response:
+        """A key instead of codes."""
+        found = _find_set_up()
+        if found is None:
+            return _page(403)
+        pending, user = found
+        try:
+            passkeys.add(service, user, request.form.get("name", ""), request.form.get("proof", ""))
+        except NotTaken as fault:
+            return _page(422, str(fault))
+        return _done(see_other(pending.wanted), pending, user)
+
     @blueprint.post(f"{PATH}/set-up")
     def set_up() -> Response:
         """A user who is logged in sets up an app for codes."""
@@ -69,7 +91,11 @@ def add(blueprint: Blueprint, service: AuthService) -> None:
         check_csrf(logged_in.session)
         return ask(service, logged_in.user, "/auth/apps", set_up=True)
 
-    def _page(status: int) -> Response:
+    def _find_set_up() -> tuple[Pending, User] | None:
+        found = _find(service) if _is_our_form() else None
+        return found if found is not None and found[0].secret is not None else None
+
+    def _page(status: int, fault: str = "") -> Response:
         found = _find(service)
         if found is None:
             return login_page(service, "/", 401)
@@ -85,6 +111,7 @@ def add(blueprint: Blueprint, service: AuthService) -> None:
             possible=passkeys.host(service) is not None,
             pending=request.cookies[_cookie(service)],
             failed=status == 401,
+            fault=fault,
         )
 
     def _is_our_form() -> bool:

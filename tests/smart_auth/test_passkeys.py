@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from threading import Thread
 from typing import Any
 
@@ -279,6 +280,43 @@ class TestKeys:
         log_in(browser, "frida")
         assert "IP address" in browser.get(KEYS).text
         assert browser.post(f"{KEYS}/begin", data={"csrf_token": browser.get("/form").text}).status_code == 403
+
+
+class TestInsteadOfCodes:
+    """Who has to have a second factor and has none yet may add a key at once."""
+
+    @pytest.fixture
+    def strict(self, service: AuthService, repository: Repository, users: None) -> FlaskClient:
+        return create_app(replace(service, second_factor_required=True), repository).test_client()
+
+    def add(self, browser: FlaskClient, key: SecurityKey, **differences: str) -> Any:
+        form = {"pending": hidden(browser.get(SECOND).text, "pending")}
+        options = browser.post(f"{SECOND}/new-key/begin", data=form).json
+        return browser.post(f"{SECOND}/new-key", data=form | {"proof": key.create(options)} | differences)
+
+    def test_a_key_is_added_at_the_log_in_and_asked_for_at_the_next(
+        self, strict: FlaskClient, key: SecurityKey
+    ) -> None:
+        assert log_in(strict, "frida", next="/desk?x").location == SECOND
+        assert (self.add(strict, key).location, is_in(strict)) == ("/desk?x", True)
+        log_in(strict, "frida")
+        assert "Key:" not in strict.get(SECOND).text
+        assert send(strict, key.get(options_to_log_in(strict))).status_code == 303
+
+    def test_what_is_no_key_lets_nobody_in(self, strict: FlaskClient, key: SecurityKey) -> None:
+        log_in(strict, "frida")
+        assert self.add(strict, SecurityKey("https://evil.example")).status_code == 422
+        assert self.add(strict, key, pending="x").status_code == 403
+        assert not is_in(strict)
+
+    def test_who_has_one_adds_none_with_the_password_alone(
+        self, browser: FlaskClient, enrolled: SecurityKey, asked: dict[str, Any], service: AuthService
+    ) -> None:
+        form = {"pending": hidden(browser.get(SECOND).text, "pending")}
+        assert browser.post(f"{SECOND}/new-key/begin", data=form).status_code == 403
+        proof = SecurityKey(LOCAL).create({"rp": {"id": "localhost"}, "challenge": asked["challenge"]})
+        assert browser.post(f"{SECOND}/new-key", data=form | {"proof": proof}).status_code == 403
+        assert len(service.credentials.passkeys_of("frida")) == 1
 
 
 class TestLoss:
