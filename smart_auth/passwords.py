@@ -21,8 +21,8 @@ from fhir_server.errors import Unavailable
 SHORTEST, LONGEST = 8, 256  # characters (NIST SP 800-63B section 3.1.1); the upper end bounds the work
 RETRY_AFTER_S = 2
 _PLACES = 4  # a quarter of the threads that answer requests, as they are set up
-_PATIENCE_S = 20.0  # on a machine whose cores are all wanted by others
-_NICENESS = 10
+_PATIENCE_S = 30.0  # on a machine whose cores are all wanted by others
+_NICER = 5  # a third of the weight of a thread that answers requests
 
 T = TypeVar("T")
 
@@ -86,4 +86,5 @@ class Passwords:
 def _yield_to_others() -> None:
     """Let this thread have a core when no other wants it (Linux has a niceness a thread, not only a process)."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + _NICER))
