@@ -33,6 +33,6 @@ def add(blueprint: Blueprint, service: AuthService) -> None:
             taken=taken,
             changed=request.args.get("changed") == "password",
             csrf=logged_in.session.csrf,
-            has_codes=service.store.second_factor(logged_in.user.name) is not None,
+            has_codes=service.credentials.second_factor(logged_in.user.name) is not None,
             has_keys=bool(service.credentials.passkeys_of(logged_in.user.name)),
         )

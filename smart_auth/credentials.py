@@ -1,10 +1,11 @@
-"""Security keys, and what opens a door once, in MongoDB: links for a new password, tokens of programs that register.
+"""Second factors, and what opens a door once, in MongoDB: links for a new password, tokens of programs that register.
 
 Knows pymongo, as `store` does, and follows its rules: what expires has a TTL index and is compared with the clock.
 """
 
 from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 from bson.codec_options import CodecOptions
 from pymongo.database import Database
@@ -12,9 +13,9 @@ from pymongo.errors import DuplicateKeyError
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from smart_auth.models import Challenge, Passkey, Reset, Ticket
+from smart_auth.models import Challenge, Passkey, Pending, Reset, SecondFactor, Ticket
 
-RESETS = "auth_resets"
+PENDING, RESETS = "auth_pending", "auth_resets"
 
 
 class Credentials:
@@ -26,6 +27,8 @@ class Credentials:
             read_preference=ReadPreference.PRIMARY,
             write_concern=WriteConcern("majority", j=True),
         )
+        self._second_factors = self._database["auth_second_factors"]
+        self._pending = self._database[PENDING]
         self._resets = self._database[RESETS]
         self._tickets = self._database["auth_tickets"]
         self._passkeys = self._database["auth_passkeys"]
@@ -33,14 +36,56 @@ class Credentials:
 
     def prepare(self) -> None:
         """Create the indexes. Harmless to repeat, also by several processes at once."""
-        for expiring in (self._resets, self._tickets, self._challenges):
+        for expiring in (self._pending, self._resets, self._tickets, self._challenges):
             expiring.create_index("expires", expireAfterSeconds=0, name="ttl")
         for owned in (self._resets, self._passkeys):
             owned.create_index("user", name="user")
 
+    # Codes, and log-ins that wait for one
+
+    def second_factor(self, name: str) -> SecondFactor | None:
+        document = self._second_factors.find_one({"_id": name})
+        return _second_factor(document) if document else None
+
+    def with_second_factor(self) -> frozenset[str]:
+        """The names of all users who have one."""
+        return frozenset(self._second_factors.distinct("_id"))
+
+    def set_second_factor(self, factor: SecondFactor) -> None:
+        self._second_factors.replace_one({"_id": factor.user}, _document(factor, "user"), upsert=True)
+
+    def end_second_factor(self, name: str) -> bool:
+        """False when the user has none."""
+        return self._second_factors.delete_one({"_id": name}).deleted_count == 1
+
+    def use_second_factor_step(self, name: str, step: int) -> bool:
+        """True for exactly one of any number of callers with a code of this time step, and for no older one."""
+        newer = {"_id": name, "last": {"$lt": step}}
+        return self._second_factors.update_one(newer, {"$set": {"last": step}}).modified_count == 1
+
+    def use_recovery_code(self, name: str, code_digest: str) -> bool:
+        """True for exactly one of any number of callers."""
+        there = {"_id": name, "recovery": code_digest}
+        return self._second_factors.update_one(there, {"$pull": {"recovery": code_digest}}).modified_count == 1
+
+    def add_pending(self, pending: Pending) -> None:
+        self._pending.insert_one(_document(pending, "digest"))
+
+    def pending(self, digest: str) -> Pending | None:
+        document = self._pending.find_one({"_id": digest})
+        return Pending(digest=document.pop("_id"), **document) if document else None
+
+    def end_pending(self, digest: str) -> None:
+        self._pending.delete_one({"_id": digest})
+
+    def end_pendings(self, name: str) -> None:
+        """All log-ins of a user that wait: one begun without a second factor shall not set one up beside another."""
+        self._pending.delete_many({"user": name})
+
+    # Links and tokens that are good once
+
     def add_reset(self, reset: Reset) -> None:
-        document = asdict(reset)
-        self._resets.insert_one({"_id": document.pop("digest"), **document})
+        self._resets.insert_one(_document(reset, "digest"))
 
     def reset(self, digest: str) -> Reset | None:
         return _reset(self._resets.find_one({"_id": digest}))
@@ -59,9 +104,10 @@ class Credentials:
         """True for exactly one of any number of callers."""
         return self._tickets.delete_one({"_id": digest, "expires": {"$gt": now}}).deleted_count == 1
 
+    # Security keys
+
     def add_challenge(self, challenge: Challenge) -> None:
-        document = asdict(challenge)
-        self._challenges.insert_one({"_id": document.pop("digest"), **document})
+        self._challenges.insert_one(_document(challenge, "digest"))
 
     def take_challenge(self, digest: str) -> Challenge | None:
         """The challenge, for exactly one of any number of callers."""
@@ -70,9 +116,8 @@ class Credentials:
 
     def add_passkey(self, key: Passkey) -> bool:
         """False when somebody has this key already."""
-        document = asdict(key)
         try:
-            self._passkeys.insert_one({"_id": document.pop("id"), **document})
+            self._passkeys.insert_one(_document(key, "id"))
         except DuplicateKeyError:
             return False
         return True
@@ -101,6 +146,15 @@ class Credentials:
     def with_passkeys(self) -> frozenset[str]:
         """The names of all users who have one."""
         return frozenset(self._passkeys.distinct("user"))
+
+
+def _document(value: Any, key: str) -> dict:
+    document = asdict(value)
+    return {"_id": document.pop(key), **document}
+
+
+def _second_factor(document: dict) -> SecondFactor:
+    return SecondFactor(user=document.pop("_id"), **document | {"recovery": tuple(document["recovery"])})
 
 
 def _passkey(document: dict) -> Passkey:

@@ -90,7 +90,7 @@ def add(service: AuthService, user: User, name: str, proof: str) -> Passkey:
     )
     if not service.credentials.add_passkey(key):
         raise NotTaken("This key is in use already.")
-    service.store.end_pendings(user.name)
+    service.credentials.end_pendings(user.name)
     return key
 
 

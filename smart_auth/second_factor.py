@@ -26,17 +26,17 @@ def is_due(service: AuthService, user: User) -> bool:
 
 def has_one(service: AuthService, name: str) -> bool:
     """Whether the user has set one up, codes or a security key."""
-    return service.store.second_factor(name) is not None or bool(service.credentials.passkeys_of(name))
+    return service.credentials.second_factor(name) is not None or bool(service.credentials.passkeys_of(name))
 
 
 def users_with_one(service: AuthService) -> frozenset[str]:
-    return service.store.with_second_factor() | service.credentials.with_passkeys()
+    return service.credentials.with_second_factor() | service.credentials.with_passkeys()
 
 
 def forget(service: AuthService, name: str) -> bool:
     """Take all of them away, for who lost them; False when there was none."""
     keys = service.credentials.remove_passkeys(name)
-    return service.store.end_second_factor(name) or keys > 0
+    return service.credentials.end_second_factor(name) or keys > 0
 
 
 def begin(service: AuthService, user: User, wanted: str, *, set_up: bool = False) -> str:
@@ -45,15 +45,15 @@ def begin(service: AuthService, user: User, wanted: str, *, set_up: bool = False
     Who has none sets codes up. set_up: a user who is logged in wants to, beside a security key.
     """
     value = token_urlsafe(32)
-    has = service.store.second_factor(user.name) is not None if set_up else has_one(service, user.name)
+    has = service.credentials.second_factor(user.name) is not None if set_up else has_one(service, user.name)
     secret = None if has else pyotp.random_base32()
-    service.store.add_pending(Pending(digest(value), user.name, wanted, secret, service.clock() + PENDING))
+    service.credentials.add_pending(Pending(digest(value), user.name, wanted, secret, service.clock() + PENDING))
     return value
 
 
 def find(service: AuthService, value: str) -> tuple[Pending, User] | None:
     """What waits for a code, with its active user; None when it has run out."""
-    pending = service.store.pending(digest(value)) if 0 < len(value) <= 100 else None
+    pending = service.credentials.pending(digest(value)) if 0 < len(value) <= 100 else None
     if pending is None or pending.expires <= service.clock():
         return None
     user = service.store.user(pending.user)
@@ -75,24 +75,24 @@ def enrol(service: AuthService, pending: Pending, code: str) -> tuple[str, ...] 
     if step is None or pending.secret is None:
         return None
     codes = tuple(_recovery_code() for _ in range(_RECOVERY_CODES))
-    service.store.set_second_factor(
+    service.credentials.set_second_factor(
         SecondFactor(pending.user, pending.secret, tuple(digest(code) for code in codes), step)
     )
-    service.store.end_pendings(pending.user)
+    service.credentials.end_pendings(pending.user)
     service.store.forget_attempts(_key(pending.user))
     return codes
 
 
 def verify(service: AuthService, user: User, code: str) -> bool:
     """Whether this is a code of the user's app that was not used yet, or one of the recovery codes, used up by it."""
-    factor = service.store.second_factor(user.name)
+    factor = service.credentials.second_factor(user.name)
     if factor is None or not _may_try(service, user.name):
         return False
     step = _step(factor.secret, code, service.clock())
     if step is not None:
-        good = service.store.use_second_factor_step(user.name, step)
+        good = service.credentials.use_second_factor_step(user.name, step)
     else:
-        good = service.store.use_recovery_code(user.name, digest(code.strip().upper()))
+        good = service.credentials.use_recovery_code(user.name, digest(code.strip().upper()))
     if good:
         service.store.forget_attempts(_key(user.name))
     return good

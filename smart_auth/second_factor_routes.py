@@ -106,7 +106,7 @@ def add(blueprint: Blueprint, service: AuthService) -> None:
             status,
             picture=second_factor.picture(pending) if setting_up else None,
             secret=pending.secret,
-            codes=setting_up or service.store.second_factor(user.name) is not None,
+            codes=setting_up or service.credentials.second_factor(user.name) is not None,
             keys=not setting_up and bool(service.credentials.passkeys_of(user.name)),
             possible=passkeys.host(service) is not None,
             pending=request.cookies[_cookie(service)],
@@ -119,7 +119,7 @@ def add(blueprint: Blueprint, service: AuthService) -> None:
         return hmac.compare_digest(value.encode(), request.form.get("pending", "").encode())
 
     def _done(response: Response, pending: Pending, user: User) -> Response:
-        service.store.end_pending(pending.digest)
+        service.credentials.end_pending(pending.digest)
         response.delete_cookie(_cookie(service), secure=service.sessions.secure)
         return let_in(service, response, user)
 

@@ -1,4 +1,5 @@
-"""Users, clients and all that a log-in or a token leaves behind, in MongoDB. The only module here that knows pymongo.
+"""Users, clients and all that a log-in or a token leaves behind, in MongoDB. Knows pymongo, as `credentials` does and
+no other module here.
 
 Whatever expires has a TTL index, so that it goes away, and is compared with the clock by its reader, so that it
 counts for nothing before MongoDB gets round to it. Writes are majority and journaled, reads are from the primary:
@@ -19,7 +20,7 @@ from pymongo.errors import DuplicateKeyError
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from smart_auth.credentials import RESETS
+from smart_auth.credentials import PENDING, RESETS
 from smart_auth.models import (
     AuthorizationCode,
     Client,
@@ -28,9 +29,7 @@ from smart_auth.models import (
     Grant,
     Journey,
     Launch,
-    Pending,
     RefreshToken,
-    SecondFactor,
     Session,
     User,
 )
@@ -40,7 +39,7 @@ logging.getLogger("pymongo").setLevel(logging.INFO)
 
 T = TypeVar("T")
 _EXPIRING = tuple(
-    f"auth_{name}" for name in "attempts codes grants journeys jtis launches pending refresh sessions visits".split()
+    f"auth_{name}" for name in "attempts codes grants journeys jtis launches refresh sessions visits".split()
 )
 
 
@@ -75,8 +74,7 @@ class AuthStore:
         self._keys = self._database["auth_keys"]
         self._sessions = self._database["auth_sessions"]
         self._attempts = self._database["auth_attempts"]
-        self._second_factors = self._database["auth_second_factors"]
-        self._pending = self._database["auth_pending"]
+        self._pending = self._database[PENDING]
         self._links = self._database["auth_links"]
         self._journeys = self._database["auth_journeys"]
         self._visits = self._database["auth_visits"]
@@ -321,47 +319,6 @@ class AuthStore:
     def end_session(self, digest: str) -> None:
         self._sessions.delete_one({"_id": digest})
 
-    # Second factors
-
-    def second_factor(self, name: str) -> SecondFactor | None:
-        document = self._second_factors.find_one({"_id": name})
-        return _second_factor(document) if document else None
-
-    def with_second_factor(self) -> frozenset[str]:
-        """The names of all users who have one."""
-        return frozenset(self._second_factors.distinct("_id"))
-
-    def set_second_factor(self, factor: SecondFactor) -> None:
-        self._second_factors.replace_one({"_id": factor.user}, _document(factor, "user"), upsert=True)
-
-    def end_second_factor(self, name: str) -> bool:
-        """False when the user has none."""
-        return self._second_factors.delete_one({"_id": name}).deleted_count == 1
-
-    def use_second_factor_step(self, name: str, step: int) -> bool:
-        """True for exactly one of any number of callers with a code of this time step, and for no older one."""
-        newer = {"_id": name, "last": {"$lt": step}}
-        return self._second_factors.update_one(newer, {"$set": {"last": step}}).modified_count == 1
-
-    def use_recovery_code(self, name: str, code_digest: str) -> bool:
-        """True for exactly one of any number of callers."""
-        there = {"_id": name, "recovery": code_digest}
-        return self._second_factors.update_one(there, {"$pull": {"recovery": code_digest}}).modified_count == 1
-
-    def add_pending(self, pending: Pending) -> None:
-        self._pending.insert_one(_document(pending, "digest"))
-
-    def pending(self, digest: str) -> Pending | None:
-        document = self._pending.find_one({"_id": digest})
-        return Pending(digest=document.pop("_id"), **document) if document else None
-
-    def end_pending(self, digest: str) -> None:
-        self._pending.delete_one({"_id": digest})
-
-    def end_pendings(self, name: str) -> None:
-        """All log-ins of a user that wait: one begun without a second factor shall not set one up beside another."""
-        self._pending.delete_many({"user": name})
-
     # Users of other servers
 
     def linked(self, server: str, subject_digest: str) -> str | None:
@@ -452,10 +409,6 @@ def _grant(document: dict) -> Grant:
 def _with_context(document: dict) -> dict:
     context = document["context"]
     return document | {"context": Context(**context | {"fhir_context": tuple(context["fhir_context"])})}
-
-
-def _second_factor(document: dict) -> SecondFactor:
-    return SecondFactor(user=document.pop("_id"), **document | {"recovery": tuple(document["recovery"])})
 
 
 def _user(document: dict) -> User:

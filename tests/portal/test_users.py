@@ -21,7 +21,7 @@ def adam(person: Callable[[str], Person]) -> Person:
 
 def test_shows_who_may_log_in(adam: Person, auth: AuthService) -> None:
     auth.store.set_user("otto", active=False)
-    auth.store.set_second_factor(SecondFactor("frida", "S" * 32, (), 0))
+    auth.credentials.set_second_factor(SecondFactor("frida", "S" * 32, (), 0))
     html = adam.open("/admin/users")
     rows = {row[0]: row[1] for row in re.findall(r'<th scope="row">(\w+).*?</th>(.*?)</tr>', html, re.S)}
     assert set(rows) == {"adam", "frida", "ruth", "otto"}
@@ -60,10 +60,10 @@ def test_a_link_lets_its_user_choose_a_password(adam: Person, app: Flask) -> Non
 
 
 def test_removes_a_second_factor_of_who_lost_it(adam: Person, auth: AuthService) -> None:
-    auth.store.set_second_factor(SecondFactor("frida", "S" * 32, (), 0))
+    auth.credentials.set_second_factor(SecondFactor("frida", "S" * 32, (), 0))
     adam.open("/admin/users")
     assert "password alone" in adam.press("/users/frida/one-factor")
-    assert auth.store.second_factor("frida") is None
+    assert auth.credentials.second_factor("frida") is None
 
 
 def test_nobody_ends_their_own(adam: Person, auth: AuthService) -> None:

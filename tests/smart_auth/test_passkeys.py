@@ -185,7 +185,7 @@ class TestLogIn:
         self, browser: FlaskClient, enrolled: SecurityKey, service: AuthService, clock: Clock
     ) -> None:
         secret = pyotp.random_base32()
-        service.store.set_second_factor(SecondFactor("frida", secret, (), 0))
+        service.credentials.set_second_factor(SecondFactor("frida", secret, (), 0))
         log_in(browser, "frida")
         page = browser.get(SECOND).text
         assert "Use your security key" in page

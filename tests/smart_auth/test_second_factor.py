@@ -133,7 +133,7 @@ class TestSetUp:
         csrf = hidden(browser.get("/auth/apps").text, "csrf_token")
         browser.post(f"{SECOND}/set-up", data={"csrf_token": csrf})
         assert send(browser, "000000").status_code == 401
-        assert service.store.second_factor("frida") is None
+        assert service.credentials.second_factor("frida") is None
 
     def test_needs_the_form_s_token(self, browser: FlaskClient) -> None:
         log_in(browser, "frida")
@@ -150,7 +150,7 @@ class TestSetUp:
         assert "Key:" not in browser.get(SECOND).text
 
     def test_keeps_no_recovery_code_as_it_is(self, service: AuthService, enrolled: tuple) -> None:
-        assert not set(enrolled[1]) & set(str(service.store.second_factor("frida")).split("'"))
+        assert not set(enrolled[1]) & set(str(service.credentials.second_factor("frida")).split("'"))
 
 
 class TestRequired:
