@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from fhir_server.errors import Forbidden
 
 INTERACTIONS = {"create": "c", "read": "r", "update": "u", "delete": "d", "search": "s"}
+AUDIT_TRAIL = "AuditEvent"  # the type that scopes of all types leave out: it is granted by name
+AUDIT_SCOPE = "@audit"  # the scope key of what is in it
 ADMINISTRATORS = frozenset({"admin", "practice", "system"})  # roles
 
 INSUFFICIENT = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}  # RFC 6750 section 3.1
@@ -46,7 +48,8 @@ class Scope:
 
     def grants(self, letters: str, resource_type: str) -> bool:
         """Whether it has one of the letters, for resources of the type or some of them."""
-        return self.resource_type in ("*", resource_type) and not set(letters).isdisjoint(self.letters)
+        types = (AUDIT_TRAIL,) if resource_type == AUDIT_TRAIL else ("*", resource_type)
+        return self.resource_type in types and not set(letters).isdisjoint(self.letters)
 
 
 def own_record(fhir_user: str) -> Scope:
@@ -65,7 +68,8 @@ class Access:
 
     subject: stable name, `client:<id>`, `user:<name>` or `system:<part of this server>`; no PHI.
     audience: scope keys the caller sees; None sees all (the practice's own staff and systems).
-    organization, fhir_user, patient: references such as `Organization/o1`, where there is one.
+    organization, fhir_user, patient: references such as `Organization/o1`, where there is one. token: the id of the
+    token (jti), where there is one.
     compartment: of what the audience sees, only what has one of these scope keys too; None leaves all of it.
     """
 
@@ -78,6 +82,7 @@ class Access:
     patient: str | None = None
     roles: frozenset[str] = field(default_factory=frozenset)
     compartment: frozenset[str] | None = None
+    token: str | None = None
 
     @classmethod
     def system(cls, part: str) -> "Access":
@@ -100,8 +105,7 @@ class Access:
 
     def allows(self, interaction: str, resource_type: str) -> bool:
         """Whether a granted scope allows the interaction on resources of the type, or on some of them."""
-        letter = INTERACTIONS[interaction]
-        return any(letter in scope.letters and scope.resource_type in ("*", resource_type) for scope in self.scopes)
+        return any(scope.grants(INTERACTIONS[interaction], resource_type) for scope in self.scopes)
 
     def require(self, interaction: str, resource_type: str) -> None:
         """Raise Forbidden unless a granted scope allows the interaction on the type."""

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import conformance
 from conformance.profiles import own_profiles
+from fhir_server.access import AUDIT_TRAIL
 from fhir_server.formats import FHIR_JSON, FHIR_XML, JSON_PATCH, MERGE_PATCH
 from fhir_server.operation import Operation
 
@@ -20,6 +21,8 @@ INTERACTIONS = (
     "create",
     "search-type",
 )
+_WRITES = ("update", "patch", "delete", "create")
+_OF_WRITES = ("updateCreate", "conditionalCreate", "conditionalUpdate", "referencePolicy")
 SYSTEM_INTERACTIONS = ("transaction", "batch", "history-system", "search-system")
 # Parameters of searches of every type beside those of its own: name, definition, type, what there is to know.
 COMMON_PARAMETERS = (
@@ -65,7 +68,11 @@ def capability_statement(
     resources = []
     for resource_type in sorted(conformance.resource_types()):
         resource = _resource(resource_type, _of_type(operations, resource_type), searchable(resource_type))
-        resource["conditionalDelete"] = "single" if deletes_at_once == 1 else "multiple"
+        if resource_type == AUDIT_TRAIL:
+            resource = {name: value for name, value in resource.items() if name not in _OF_WRITES}
+            resource["interaction"] = [{"code": code} for code in INTERACTIONS if code not in _WRITES]
+        else:
+            resource["conditionalDelete"] = "single" if deletes_at_once == 1 else "multiple"
         for capability in capabilities:
             resource |= capability.resources.get(resource_type, {})
             if resource_type in capability.operations:

@@ -92,6 +92,15 @@ def content() -> bytes:
     return body
 
 
+def refusal(error: FhirError) -> Response:
+    """The answer that tells the error."""
+    g.refused = error
+    if request.blueprint == BLUEPRINT and "format" not in g:  # refused before it was settled, as by the guard
+        with suppress(NotAcceptable):
+            choose_format()
+    return fhir_response(fhir_json.dumps(error.outcome()), error.status, error.headers)
+
+
 def install(app: Flask) -> None:
     """Give the app its request ids and its error answers."""
 
@@ -110,10 +119,7 @@ def install(app: Flask) -> None:
 
     @app.errorhandler(FhirError)
     def refuse(error: FhirError) -> Response:
-        if request.blueprint == BLUEPRINT and "format" not in g:  # refused before it was settled, as by the guard
-            with suppress(NotAcceptable):
-                choose_format()
-        return fhir_response(fhir_json.dumps(error.outcome()), error.status, error.headers)
+        return refusal(error)
 
     @app.errorhandler(HTTPException)
     def refuse_http(error: HTTPException) -> Response:

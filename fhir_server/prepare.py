@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import conformance
 from fhir_server import fhir_json, references
-from fhir_server.access import INTERACTIONS, Access
+from fhir_server.access import AUDIT_TRAIL, INTERACTIONS, Access
 from fhir_server.admission import Write
 from fhir_server.conditional import Conditions
 from fhir_server.errors import (
@@ -22,6 +22,7 @@ from fhir_server.errors import (
     Forbidden,
     Gone,
     Issue,
+    MethodNotAllowed,
     NotFound,
     PreconditionFailed,
     TooLarge,
@@ -142,6 +143,8 @@ class Preparation:
         if not isinstance(resource_type, str):
             raise BadRequest("a resource with a resourceType is expected", draft.path)
         check_type(resource_type)
+        if resource_type == AUDIT_TRAIL:
+            raise MethodNotAllowed("the audit trail is written by this server alone", draft.path or AUDIT_TRAIL)
         self._access.require(draft.asked, resource_type)
         if draft.criteria is not None:
             self._conditions.meet(draft, resource_type, self._deleted)

@@ -18,7 +18,7 @@ def referrer(
 
     References that no search parameter is about are not found.
     """
-    types, ordered = store.types(), sorted(targets)
+    types, ordered = store.types_of_data(), sorted(targets)  # what is audited may be deleted
     for begin in range(0, len(ordered), CHUNK):
         chunk = ordered[begin : begin + CHUNK]
         for referring in types:

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 from fhir_server import history, search, transaction
 from fhir_server.access import Access
 from fhir_server.admission import Admission, Write
+from fhir_server.audit import touched
 from fhir_server.errors import (
     Conflict,
     Forbidden,
@@ -341,6 +342,9 @@ class Repository:
                     continue
                 if "SearchParameter" in preparation.commit(outcomes):
                     self.parameters.forget()
+                for outcome in outcomes:
+                    for each in (outcome, *outcome.others):
+                        touched.note(access, each.version, written=True)
                 return [
                     Written(
                         self.seen(access, outcome.version),
@@ -406,7 +410,8 @@ class Repository:
         return {(version.resource_type, version.id) for version in found if access.sees(version.scope)}
 
     def seen(self, access: Access, version: Version) -> Version:
-        """The version as this caller may see it."""
+        """The version as this caller may see it; the audit trail of the request tells that they got it."""
+        touched.note(access, version)
         view = self.views.get(version.resource_type)
         return version if view is None else view(access, version)
 

@@ -4,7 +4,7 @@ https://hl7.org/fhir/R4/http.html#search
 
 from urllib.parse import parse_qsl
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, g, request
 
 from fhir_server.bundle import search_answer
 from fhir_server.errors import BadRequest
@@ -70,7 +70,8 @@ def _posted() -> list[tuple[str, str]]:
     if request.mimetype != "application/x-www-form-urlencoded":
         raise BadRequest("_search takes application/x-www-form-urlencoded")
     in_address = query_parameters()
-    in_body = parse_qsl(request.get_data(cache=False).decode(errors="replace"), keep_blank_values=True)
+    g.posted = request.get_data(cache=False).decode(errors="replace")
+    in_body = parse_qsl(g.posted, keep_blank_values=True)
     if format := dict(in_body).get("_format"):
         choose_format(format)
     return in_address + in_body

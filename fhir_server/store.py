@@ -21,6 +21,7 @@ from pymongo.cursor import Cursor
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, ExecutionTimeout
 
+from fhir_server.access import AUDIT_TRAIL
 from fhir_server.errors import Overtaken
 from fhir_server.holds import Generations, Hold, Holds, Moved, Target
 from fhir_server.totals import Totals
@@ -400,11 +401,15 @@ class VersionStore:
         names = self.database.list_collection_names(filter={"name": {"$regex": f"^{PREFIX}"}})
         return sorted(name.removeprefix(PREFIX) for name in names)
 
+    def types_of_data(self) -> list[str]:
+        """Those types, without the audit trail, which is about the others and nothing that anything follows."""
+        return [name for name in self.types() if name != AUDIT_TRAIL]
+
     def since(self, number: int, limit: int = 500, types: Sequence[str] | None = None) -> Iterator[Version]:
         """All versions (of all types, or of these) with a higher write number, in that order. For catching up."""
         while True:
             batch: list[Version] = []
-            for resource_type in self.types() if types is None else types:
+            for resource_type in self.types_of_data() if types is None else types:
                 found = self._versions(resource_type).find({"_id": {"$gt": number}}).sort("_id", 1).limit(limit)
                 batch += [version_of(resource_type, document) for document in found]
             batch.sort(key=lambda version: version.number)
@@ -440,8 +445,11 @@ class VersionStore:
         guards: Iterable[Guard] = (),
         grants: Mapping[tuple[str, str], set[str]] | None = None,
         hold: Hold | None = None,
+        also: Callable[[ClientSession], None] | None = None,
     ) -> None:
         """Commit all or nothing. grants: (type, id) -> scope keys that its newest version gets in addition.
+
+        also: what else belongs to the same transaction; it may be done more than once.
 
         Raises VersionTaken, ScopeMoved, GuardTaken or Moved when somebody else was quicker; nothing is written then.
         """
@@ -449,15 +457,16 @@ class VersionStore:
             self._prepare(resource_type)
         guards, grants, hold = list(guards), grants or {}, hold or Hold()
         try:
-            if len(changes) == 1 and changes[0].previous is None and not guards and not grants and not hold:
+            alone = not guards and not grants and not hold and also is None
+            if len(changes) == 1 and changes[0].previous is None and alone:
                 self._insert(changes, None)
                 return
             self.holds.prepare(hold)
             if len(changes) > LARGE_COMMIT:
                 with self._gate:
-                    self._transact(changes, guards, grants, hold)
+                    self._transact(changes, guards, grants, hold, also)
             else:
-                self._transact(changes, guards, grants, hold)
+                self._transact(changes, guards, grants, hold, also)
         except Moved:
             self.holds.refresh()
             raise
@@ -482,9 +491,16 @@ class VersionStore:
             return session.with_transaction(work)
 
     def _transact(
-        self, changes: list[Change], guards: list[Guard], grants: Mapping[tuple[str, str], set[str]], hold: Hold
+        self,
+        changes: list[Change],
+        guards: list[Guard],
+        grants: Mapping[tuple[str, str], set[str]],
+        hold: Hold,
+        also: Callable[[ClientSession], None] | None,
     ) -> None:
         def work(session: ClientSession) -> None:
+            if also is not None:
+                also(session)
             self.holds.take(hold, session)
             if hold.leaving:
                 hold.check(self._inside(session))

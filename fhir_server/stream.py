@@ -17,13 +17,16 @@ from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import OperationFailure, PyMongoError
 
+from fhir_server.access import AUDIT_TRAIL
 from fhir_server.lease import Lease
 from fhir_server.store import PREFIX, VersionStore, WriteNumbers, version_of
 from fhir_server.version import Version
 
 log = logging.getLogger(__name__)
 
-PIPELINE = [{"$match": {"operationType": "insert", "ns.coll": {"$regex": f"^{PREFIX}"}}}]
+# The audit trail follows from what is done; nothing follows from it.
+_FOLLOWED = {"$regex": f"^{PREFIX}(?!{AUDIT_TRAIL}$)"}
+PIPELINE = [{"$match": {"operationType": "insert", "ns.coll": _FOLLOWED}}]
 ATTEMPTS = 3  # at one version that its handler cannot take, before it is recorded and passed
 PAUSE_S = 0.5  # after an outage, and between attempts
 SAVE_EVERY_S = 0.2

@@ -2,7 +2,7 @@
 
 from urllib.parse import urlencode
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, g, request
 
 from fhir_server import fhir_json, merge_patch
 from fhir_server.answers import written_answer
@@ -27,7 +27,10 @@ def register(fhir: Blueprint, repository: Repository, operations: Operations) ->
     @fhir.post("/", strict_slashes=False)
     def bundle() -> Response:
         wanted = preferences(request.headers.get("Prefer", "")).get("return", "minimal")
-        done = repository.perform(current_access(), fhir_body(), wanted, operations)
+        sent = fhir_body()
+        if isinstance(sent, dict) and sent.get("type") == "transaction":
+            g.interaction = "transaction"
+        done = repository.perform(current_access(), sent, wanted, operations)
         return fhir_response(fhir_json.dumps(done))
 
     @fhir.post("/<resource_type>")

@@ -8,6 +8,7 @@ from pymongo.database import Database
 
 import conformance
 from fhir_server.admission import Admission
+from fhir_server.audit.service import Audit, create_audit
 from fhir_server.bulk.service import Bulk, create_bulk
 from fhir_server.questionnaire import fits_its_questionnaire
 from fhir_server.reindex.admission import can_be_searched_by
@@ -44,6 +45,7 @@ from subscriptions.smtp import SmtpSender, SmtpServer
 # Dates that clients sort long lists by; each costs an index.
 SORTED = {
     "Appointment": ("date",),
+    "AuditEvent": ("date",),
     "DiagnosticReport": ("date", "issued"),
     "ImagingStudy": ("started",),
     "ServiceRequest": ("authored",),
@@ -66,8 +68,10 @@ class Parts:
     imaging: Imaging
     bulk: Bulk
     reindexer: Reindexer
+    audit: Audit
 
     def close(self) -> None:
+        self.audit.trail.close()
         self.imaging.close()
         self.database.client.close()
 
@@ -126,6 +130,7 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
         imaging=create_imaging(database, repository, settings),
         bulk=create_bulk(database, repository, settings.data_path / "bulk", settings.max_body_mb * 2**20),
         reindexer=Reindexer(repository.store, repository.parameters, settings.fhir_base),
+        audit=create_audit(repository, settings.data_path / "audit"),
     )
 
 

@@ -6,6 +6,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 import dicomweb.capability
+import fhir_server.audit.rest
 import fhir_server.http
 import fhir_server.openapi
 import fhir_server.routes
@@ -34,6 +35,7 @@ def create_app(parts: Parts) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, settings.proxies, 0, 0, 0, 0)  # type: ignore[method-assign]
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 2**20
     fhir_server.http.install(app)
+    fhir_server.audit.rest.install(app, parts.audit.trail)
     guard.install(
         app,
         auth,

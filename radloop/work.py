@@ -32,6 +32,7 @@ def jobs(parts: Parts) -> dict[str, Job]:
         "matching": parts.subscriptions.match,
         "delivery": parts.subscriptions.deliver,
         "referral": lambda stop: stream.follow(database, rules.CONSUMER, rules.handler(practice), stop),
+        "audit": parts.audit.ingester.run,
         "bulk": parts.bulk.worker.run,
         "reindex": parts.reindexer.run,
         "timers": lambda stop: timers.run(practice, database, stop),

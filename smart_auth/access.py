@@ -8,7 +8,7 @@ it: the scopes of a token are met with the rights of its user as they are now.
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from fhir_server.access import Access, Scope, own_record
+from fhir_server.access import AUDIT_SCOPE, AUDIT_TRAIL, Access, Scope, own_record
 from smart_auth import scopes
 from smart_auth.models import Client, User
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PRACTICE_ROLES = frozenset({"front-desk", "radiologist", "manager"})
 SEE_PATIENTS = PRACTICE_ROLES | {"referrer"}
+AUDITORS = frozenset({"admin", "auditor"})
 ANY = "@any"  # catalogue resources: practitioners, organizations, code systems ...
 
 _REFERRER_WRITES = {
@@ -34,6 +35,7 @@ _REFERRER_WRITES = {
     "Subscription": "cud",
     "Task": "cu",
 }
+_AUDIT = Scope("user", AUDIT_TRAIL, "rs")
 _DIRECTORY = ("Endpoint", "HealthcareService", "Location", "Organization", "Practitioner", "PractitionerRole")
 
 RIGHTS: dict[str, tuple[Scope, ...]] = {
@@ -49,7 +51,10 @@ RIGHTS: dict[str, tuple[Scope, ...]] = {
     "admin": (
         Scope("user", "*", "rds"),
         *(Scope("user", resource_type, "cu") for resource_type in _DIRECTORY),
+        _AUDIT,
     ),
+    # Who looks into the audit trail need see nothing of what it is about.
+    "auditor": (_AUDIT, *(Scope("user", resource_type, "rs") for resource_type in _DIRECTORY)),
 }
 _PATIENT_RIGHTS = (Scope("patient", "*", "rs"),)
 
@@ -138,7 +143,8 @@ def access_of_subject(store: "AuthStore", subject: str) -> Access | None:
 def _audience_of_user(user: User) -> frozenset[str] | None:
     if user.roles & PRACTICE_ROLES:
         return None
-    return _office(user.subject, user.organization if "referrer" in user.roles else None)
+    seen = _office(user.subject, user.organization if "referrer" in user.roles else None)
+    return seen | {AUDIT_SCOPE} if user.roles & AUDITORS else seen
 
 
 def _office(subject: str, organization: str | None) -> frozenset[str]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from flask import Flask, Response, g, request
 
-from fhir_server.access import Access
+from fhir_server.access import AUDIT_TRAIL, Access, Scope
 from fhir_server.errors import Forbidden, NotAuthenticated
 from smart_auth import cors
 from smart_auth.access import access_of_user
@@ -23,6 +23,7 @@ PUBLIC_PATHS = frozenset({"/fhir/metadata", "/fhir/openapi.json"})
 PUBLIC_PREFIXES = ("/fhir/.well-known/", "/.well-known/", "/health/", "/auth/", "/static/")
 BACKGROUND = "X-Background"  # a page that refreshes itself says so: it shall not keep an unattended log-in alive
 MAX_FORM_BYTES = 128 * 1024
+_OPEN = (Scope("system", "*", "cruds"), Scope("system", AUDIT_TRAIL, "rs"))
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -52,7 +53,7 @@ def install(
             return None
         if open_access:
             _refuse_cross_site()
-            g.access = replace(Access.system("open"), roles=ROLES | {"system"})
+            g.access = replace(Access.system("open"), scopes=_OPEN, roles=ROLES | {"system"})
             return None
         if is_data(request.path) or request.headers.get("Authorization"):
             g.access = service.verifier.access(bearer_token())

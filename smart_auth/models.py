@@ -9,7 +9,7 @@ from authlib.oauth2.rfc6749 import AuthorizationCodeMixin, ClientMixin
 
 from smart_auth import scopes
 
-ROLES = frozenset({"front-desk", "radiologist", "manager", "referrer", "admin"})
+ROLES = frozenset({"front-desk", "radiologist", "manager", "referrer", "admin", "auditor"})
 _APP_GRANTS = ("authorization_code", "refresh_token")
 NO_PASSWORD = "-"  # noqa: S105 - no hash of any password: who comes from elsewhere logs in there
 STAFF = ROLES - {"referrer"}

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from fhir_server.access import Clause, Scope
+from fhir_server.access import AUDIT_TRAIL, Clause, Scope
 from fhir_server.clauses import clauses_of
 
 IDENTITY = ("openid", "fhirUser", "profile")
@@ -81,6 +81,10 @@ def restrict(asked: Iterable[Granted], allowed: Iterable[Granted]) -> tuple[Gran
 def meet(asked: Scope, rights: Sequence[Scope]) -> list[Scope]:
     """The part of one scope that the rights of its own context cover. Parameters of both narrow it."""
     rights = [right for right in rights if right.context == asked.context]
+    if asked.resource_type == AUDIT_TRAIL:  # no right to all types is one to that
+        rights = [right for right in rights if right.resource_type == AUDIT_TRAIL]
+    else:
+        rights = [right for right in rights if right.resource_type != AUDIT_TRAIL]
     everywhere = [right for right in rights if right.resource_type == "*"]
     if asked.resource_type != "*":
         own = [right for right in rights if right.resource_type == asked.resource_type]

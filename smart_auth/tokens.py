@@ -9,7 +9,7 @@ and at most two seconds later everywhere else.
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from secrets import token_urlsafe
@@ -113,7 +113,7 @@ class TokenVerifier:
         access = self._access_of_grant(grant, str(claims.get("scope", "")))
         if access is None:
             raise _refusal("the user or client of this token is not active")
-        return _Verified(access, float(claims["exp"]), generation)
+        return _Verified(replace(access, token=claims["jti"]), float(claims["exp"]), generation)
 
     def _access_of_grant(self, grant: Grant, scope: str) -> Access | None:
         # A refresh may have asked for less than was granted.

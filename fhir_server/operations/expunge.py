@@ -9,6 +9,7 @@ import logging
 from functools import partial
 
 import conformance
+from fhir_server.access import AUDIT_TRAIL
 from fhir_server.errors import BadRequest, Conflict, Forbidden, NotFound
 from fhir_server.operation import Operation, OperationRequest
 from fhir_server.operations.parameters import Parameters
@@ -42,6 +43,8 @@ def expunge(repository: Repository, request: OperationRequest) -> dict:
     if not access.is_administrator:
         raise Forbidden("versions are expunged by administrators and by the practice's own systems")
     access.require("delete", resource_type)
+    if resource_type == AUDIT_TRAIL:
+        raise Forbidden("nothing is taken out of the audit trail")
     given = Parameters(request, _KNOWN)
     old, deleted = given.value(OLD, False), given.value(DELETED, False)
     if not old and not deleted:

@@ -1,0 +1,74 @@
+"""What is audited, as a table: a row for each kind of event, as IHE BALP 1.1 and DICOM PS3.15 A.5.3 code it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import conformance
+
+DCM = "http://dicom.nema.org/resources/ontology/DCM"
+TYPES = "http://terminology.hl7.org/CodeSystem/audit-event-type"
+INTERACTIONS = "http://hl7.org/fhir/restful-interaction"
+LIFECYCLE = "http://terminology.hl7.org/CodeSystem/iso-21089-lifecycle"
+OWN = f"{conformance.CANONICAL}/CodeSystem/audit-event"  # of what none of the above has a code for
+
+
+@dataclass(frozen=True, slots=True)
+class Coding:
+    system: str
+    code: str
+    display: str = ""
+
+    def as_fhir(self) -> dict:
+        return {"system": self.system, "code": self.code} | ({"display": self.display} if self.display else {})
+
+
+DESTINATION = Coding(DCM, "110152", "Destination Role ID")
+SOURCE = Coding(DCM, "110153", "Source Role ID")
+APPLICATION = Coding(DCM, "110150", "Application")
+CUSTODIAN = Coding("http://terminology.hl7.org/CodeSystem/provenance-participant-type", "custodian", "Custodian")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """profile: the last part of BALP's name of it, such as `Read`; with a patient `PatientRead`. Empty for none.
+
+    client, server: the roles of who asks and of this server. split: one AuditEvent a patient, without the data.
+    """
+
+    type: Coding
+    subtype: Coding | None
+    action: str
+    profile: str = ""
+    client: Coding = APPLICATION
+    server: Coding = CUSTODIAN
+    split: bool = False
+
+
+def _rest() -> dict[str, Kind]:
+    rest = Coding(TYPES, "rest", "RESTful Operation")
+    out, into, at = (DESTINATION, SOURCE), (SOURCE, DESTINATION), (APPLICATION, CUSTODIAN)
+    rows = {  # interactions: action, profile, roles of client and server, whether it is a query
+        "read vread history-instance history-type history-system": ("R", "Read", out, False),
+        "search search-type search-system": ("E", "Query", into, True),
+        "create": ("C", "Create", into, False),
+        "update patch": ("U", "Update", into, False),
+        "delete": ("D", "Delete", at, False),
+        "operation transaction batch": ("E", "", into, False),
+    }
+    return {
+        code: Kind(rest, Coding(INTERACTIONS, code), action, profile, *roles, split=split)
+        for codes, (action, profile, roles, split) in rows.items()
+        for code in codes.split()
+    }
+
+
+_ALERT = Coding(DCM, "110113", "Security Alert")
+_RESTRICTED = Coding(DCM, "110132", "Use of Restricted Function")
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        **_rest(),
+        "refused": Kind(_ALERT, _RESTRICTED, "E"),
+    }
+)
