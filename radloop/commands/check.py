@@ -10,6 +10,8 @@ import conformance
 from dicomweb.blobs import ABANDONED_S
 from dicomweb.check import check as check_images
 from fhir_server import stream
+from fhir_server.audit.check import Finding
+from fhir_server.audit.check import check as check_audit
 from radloop.commands.common import settings
 from radloop.parts import create_parts
 from radloop.settings import Settings
@@ -60,6 +62,28 @@ def dicom(checksums: bool, remove_orphans: bool, older_s: float) -> None:
         lines.append(f"{len(report.orphans)} orphans {'removed' if remove_orphans else '(see --remove-orphans)'}")
     lines += _found((("known, with the reason", report.notes), ("FAULTS", report.faults)))
     lines.append("all images are in order" if not report.faults else f"{len(report.faults)} faults")
+    click.echo("\n".join(lines))
+    if report.faults:
+        sys.exit(1)
+
+
+@check.command()
+@click.option("--expect", default="", help="An end of the chain as printed before, which must still be in it.")
+def audit(expect: str) -> None:
+    """No AuditEvent is missing, changed, or added by hand, and none waits for long.
+
+    Prints the end of the chain: noted elsewhere and given again by --expect, it shows whether the chain was made
+    anew. Exit status 1 when there is a fault.
+    """
+    parts = create_parts(settings())
+    parts.audit.ingester.catch_up()
+    report = check_audit(parts.audit.store, expect)
+    if behind := parts.audit.ingester.behind():
+        report.notes.append(Finding("this machine", f"{behind:,} bytes of lines are not stored yet"))
+    parts.close()
+    lines = [f"{report.events} AuditEvents in {report.links} links, the end of which is", f"  {report.head}"]
+    lines += _found((("known, with the reason", report.notes), ("FAULTS", report.faults)))
+    lines.append("the audit trail is whole" if not report.faults else f"{len(report.faults)} faults")
     click.echo("\n".join(lines))
     if report.faults:
         sys.exit(1)

@@ -1,11 +1,14 @@
 """https://hl7.org/fhir/R4/patient-operation-everything.html and the whole of a referral."""
 
+from dataclasses import replace
+
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
 import conformance
 from fhir_server.access import Access, Scope
+from fhir_server.audit.store import AuditStore
 from fhir_server.index import rules
 from fhir_server.operations import everything, standard
 from fhir_server.repository import Repository
@@ -139,16 +142,16 @@ RESOURCES: list[dict] = [
         "encounter": ref("Encounter/e1"),
     },
     {"resourceType": "Observation", "id": "others", "status": "final", "code": CODE, "subject": ref("Patient/p2")},
-    {
-        "resourceType": "AuditEvent",
-        "id": "audit",
-        "type": {"code": "rest"},
-        "recorded": "2026-01-01T00:00:00Z",
-        "agent": [{"requestor": True}],
-        "source": {"observer": ref("Organization/lakeside")},
-        "entity": [{"what": ref("ServiceRequest/order")}],
-    },
 ]
+AUDIT = {
+    "resourceType": "AuditEvent",
+    "id": "audit",
+    "type": {"code": "rest"},
+    "recorded": "2026-01-01T00:00:00Z",
+    "agent": [{"requestor": True}],
+    "source": {"observer": ref("Organization/lakeside")},
+    "entity": [{"what": ref("ServiceRequest/order")}],
+}
 REFERRAL = {
     "Appointment/appointment",
     "AppointmentResponse/answer",
@@ -176,7 +179,11 @@ SUPPORT = {
 def app(repository: Repository) -> Flask:
     for resource in RESOURCES:
         repository.update(PRACTICE, dict(resource))
-    return app_with(repository, standard.operations(repository))
+    trail = AuditStore(repository.store, repository.parameters, BASE, repository.clock)
+    trail.append("of-the-test", 0, 1, [AUDIT])
+    app = app_with(repository, standard.operations(repository))
+    app.config["ACCESS"] = replace(PRACTICE, scopes=(*PRACTICE.scopes, Scope("system", "AuditEvent", "rs")))
+    return app
 
 
 def found(bundle: dict, mode: str | None = None) -> list[str]:

@@ -90,8 +90,12 @@ class TestRead:
 
     @pytest.mark.parametrize(
         ("path", "subtype"),
-        [("Patient/ada/_history/1", "vread"), ("Patient/ada/_history", "history-instance")]
-        + [("Patient/_history", "history-type"), ("_history", "history-system")],
+        [
+            ("Patient/ada/_history/1", "vread"),
+            ("Patient/ada/_history", "history-instance"),
+            ("Patient/_history", "history-type"),
+            ("_history", "history-system"),
+        ],
     )
     def test_versions(self, client: FlaskClient, audited: Audited, ada: str, path: str, subtype: str) -> None:
         assert client.get(f"/fhir/{path}").status_code == 200
@@ -210,7 +214,10 @@ class TestWrites:
         self, client: FlaskClient, audited: Audited, ada: str
     ) -> None:
         entries = [
-            {"resource": {"resourceType": "Patient", "id": "bob"}, "request": {"method": "PUT", "url": "Patient/bob"}},
+            {
+                "resource": {"resourceType": "Patient", "id": "bob"},
+                "request": {"method": "PUT", "url": "Patient/bob"},
+            },
             {"resource": ORDER, "request": {"method": "POST", "url": "ServiceRequest"}},
             {
                 "resource": {"resourceType": "Organization", "id": "o1", "name": "Lakeside"},
@@ -229,7 +236,10 @@ class TestWrites:
         assert ids == {answer.headers["X-Request-Id"]}
 
     def test_batch_with_reads(self, client: FlaskClient, audited: Audited, ada: str) -> None:
-        entries = [{"request": {"method": "GET", "url": ada}}, {"request": {"method": "GET", "url": "Patient/nobody"}}]
+        entries = [
+            {"request": {"method": "GET", "url": ada}},
+            {"request": {"method": "GET", "url": "Patient/nobody"}},
+        ]
         client.post("/fhir", json={"resourceType": "Bundle", "type": "batch", "entry": entries})
         (event,) = audited()
         assert codes(event) == ("batch", "E", "0")
@@ -262,9 +272,7 @@ class TestRefused:
         assert events[0]["agent"][0]["network"]["address"] == "127.0.0.1"
 
 
-def test_they_are_valid_audit_events(
-    client: FlaskClient, audited: Audited, repository: Repository, ada: str
-) -> None:
+def test_they_are_valid_audit_events(client: FlaskClient, audited: Audited, repository: Repository, ada: str) -> None:
     id = client.post("/fhir/ServiceRequest", json=ORDER).json["id"]
     client.get(f"/fhir/ServiceRequest/{id}")
     client.get("/fhir/ServiceRequest")
@@ -407,7 +415,9 @@ class TestWhoReads:
             ("read", "R", "4"),
         ]
 
-    def test_a_client_whose_organization_does_not_run_the_server_sees_none(self, app: Flask, client: FlaskClient) -> None:
+    def test_a_client_whose_organization_does_not_run_the_server_sees_none(
+        self, app: Flask, client: FlaskClient
+    ) -> None:
         audience = frozenset({"@any", "@Organization/o1"})
         app.config["ACCESS"] = Access("client:office", (Scope("system", "AuditEvent", "rs"),), audience)
         assert "entry" not in client.get("/fhir/AuditEvent").json
