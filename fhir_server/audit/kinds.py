@@ -4,13 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-import conformance
-
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
 TYPES = "http://terminology.hl7.org/CodeSystem/audit-event-type"
 INTERACTIONS = "http://hl7.org/fhir/restful-interaction"
-LIFECYCLE = "http://terminology.hl7.org/CodeSystem/iso-21089-lifecycle"
-OWN = f"{conformance.CANONICAL}/CodeSystem/audit-event"  # of what none of the above has a code for
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,5 +66,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         **_rest(),
         "refused": Kind(_ALERT, _RESTRICTED, "E"),
+        # What a person did on a page, beside the writes that it led to.
+        "act": Kind(Coding(DCM, "110110", "Patient Record"), None, "U", client=SOURCE, server=DESTINATION),
     }
 )

@@ -1,5 +1,6 @@
 """FHIR interactions over HTTP, each audited before it is answered; and what other views need to record theirs."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from http import HTTPStatus
 from urllib.parse import parse_qsl
@@ -86,6 +87,17 @@ def actor() -> Actor:
         return Actor(address=address)
     roles = tuple(sorted(access.roles))
     return Actor(access.subject, access.client_id, access.fhir_user, roles, access.token, address)
+
+
+def record_act(trail: Trail, act: str, references: Iterable[str], patients: Iterable[str] = ()) -> None:
+    """Record what the person of this request does on a page, before it is answered. Raises NotAudited.
+
+    act: in words, such as `assigned the study to another patient`. references: what it is about, `ImagingStudy/1`.
+    patients: whose data it is, `Patient/1`, one AuditEvent each; of a correction both.
+    """
+    data = tuple(map(Datum, references))
+    said = {"patients": tuple(patients), "description": act, "request": g.get("request_id", "")}
+    trail.record(Event("act", actor(), data=data, **said))
 
 
 def record_refusal(trail: Trail) -> None:

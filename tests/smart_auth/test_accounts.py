@@ -152,7 +152,7 @@ class TestSubject:
 
     @pytest.mark.parametrize(
         "name, audience",
-        [("frida", None), ("adam", {"@any"}), ("lone", {"@any"}), ("paul", {"@any"})],
+        [("frida", None), ("adam", {"@any", "@audit"}), ("lone", {"@any"}), ("paul", {"@any"})],
     )
     def test_sees_what_its_role_and_organization_give(
         self, service: AuthService, users: None, name: str, audience: set | None

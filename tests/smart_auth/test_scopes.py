@@ -2,6 +2,7 @@
 
 import pytest
 
+from fhir_server.access import Scope
 from smart_auth import scopes
 
 
@@ -127,3 +128,13 @@ def test_parameters_of_what_is_asked_and_allowed_are_both_kept(asked: str, allow
 )
 def test_a_grant_is_what_is_asked_and_allowed(asked: str, allowed: str, granted: str) -> None:
     assert scopes.text(scopes.restrict(scopes.parse(asked), scopes.parse(allowed))) == granted
+
+
+class TestAuditTrail:
+    """Who may do something with all types may not therefore look into the audit trail."""
+
+    def test_is_granted_by_name_alone(self) -> None:
+        everything, audit = Scope("user", "*", "cruds"), Scope("user", "AuditEvent", "rs")
+        assert scopes.meet(audit, [everything]) == []
+        assert scopes.meet(everything, [everything, audit]) == [everything]
+        assert scopes.meet(Scope("user", "AuditEvent", "cruds"), [everything, audit]) == [audit]

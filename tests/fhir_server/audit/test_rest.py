@@ -9,6 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from fhir_server.access import Access, Scope
+from fhir_server.audit import rest
 from fhir_server.audit.service import Audit
 from fhir_server.repository import Repository
 from tests.fhir_server.audit.conftest import AUDITOR, NURSE, Audited
@@ -42,7 +43,7 @@ def patients(events: Iterable[dict]) -> list[str]:
 
 
 def whats(event: dict) -> list[str]:
-    return [one["what"]["reference"] for one in entities(event, "4")]
+    return [one["what"]["reference"] for one in entities(event, "4") if "what" in one]
 
 
 class TestRead:
@@ -444,3 +445,19 @@ class TestWithoutTheTrail:
         assert [codes(event)[0] for event in audited()] == ["search-type", "read"]
         history = client.get("/fhir/Patient/_history").json
         assert len(history["entry"]) == 1  # the create was not begun
+
+
+def test_what_a_person_does_on_a_page(app: Flask, audit: Audit, audited: Audited, repository: Repository) -> None:
+    @app.post("/desk")
+    def assign() -> str:
+        rest.record_act(audit.trail, "assigned the study", ["ImagingStudy/1"], ["Patient/ada", "Patient/bob"])
+        return "done"
+
+    app.test_client().post("/desk", headers={"X-Request-Id": "req-9"})
+    events = audited()
+    assert patients(events) == ["Patient/ada", "Patient/bob"]
+    for event in events:
+        assert (event["type"]["code"], event["action"], whats(event)) == ("110110", "U", ["ImagingStudy/1"])
+        assert event["agent"][-1]["who"] == {"reference": "Practitioner/nina"}
+        assert [one["description"] for one in event["entity"] if "description" in one] == ["assigned the study"]
+        assert repository.judge(event) == ([], [])
