@@ -254,7 +254,7 @@ class TestRolesThatChange:
         database["auth_state"].update_one({"_id": "state"}, {"$inc": {"generation": 1}}, upsert=True)
         service.store.changes_here += 1
         seen = http.get("/fhir/whoami", headers=bearer(token)).json
-        assert seen["audience"] == ["@any"]
+        assert seen["audience"] == ["@any", "@audit"]
         assert "user/Patient.cruds" not in seen["scopes"]
 
 
@@ -306,7 +306,7 @@ class TestOpenAccess:
         for path in ("/fhir/whoami", "/desk"):
             assert everybody.get(path).json == {
                 "subject": "system:open",
-                "scopes": ["system/*.cruds"],
+                "scopes": ["system/*.cruds", "system/AuditEvent.rs"],
                 "audience": None,
                 "client": None,
                 "patient": None,

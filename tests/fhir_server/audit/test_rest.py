@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from fhir_server.access import Access, Scope
 from fhir_server.audit import rest
 from fhir_server.audit.service import Audit
+from fhir_server.bulk.lines import Line, store_lines
 from fhir_server.repository import Repository
 from tests.fhir_server.audit.conftest import AUDITOR, NURSE, Audited
 
@@ -461,3 +462,13 @@ def test_what_a_person_does_on_a_page(app: Flask, audit: Audit, audited: Audited
         assert event["agent"][-1]["who"] == {"reference": "Practitioner/nina"}
         assert [one["description"] for one in event["entity"] if "description" in one] == ["assigned the study"]
         assert repository.judge(event) == ([], [])
+
+
+def test_an_import_is_refused_line_by_line(audit: Audit, repository: Repository) -> None:
+    every = Access("client:pacs", (Scope("system", "*", "cruds"), Scope("system", "AuditEvent", "cruds")), None)
+    event = {"resourceType": "AuditEvent", "id": "mine", "type": {"code": "rest"}}
+    lines = [Line(0, 1, json.dumps(event).encode()), Line(0, 2, b'{"resourceType": "Patient", "id": "p"}')]
+    stored = store_lines(repository, every, lines, final=True, unpack=False)
+    ((line, error),) = stored.refused
+    assert (line.number, error.status, stored.written) == (1, 405, 1)
+    assert audit.store.count() == 0
