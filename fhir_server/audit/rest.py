@@ -57,8 +57,9 @@ def install(app: Flask, trail: Trail) -> None:
 
     @app.before_request
     def begin() -> None:
-        g.touched = touched.begin()
-        trail.ready()
+        if request.endpoint in _KINDS:  # others, such as /health, are answered while the trail cannot be written
+            g.touched = touched.begin()
+            trail.ready()
 
     @app.after_request
     def record(response: Response) -> Response:

@@ -440,6 +440,7 @@ class TestWithoutTheTrail:
                 assert "Byron" not in answer.text and answer.headers["Retry-After"]
                 assert answer.json["issue"][0]["code"] == "transient"
             assert client.post("/fhir/Patient", json={"resourceType": "Patient"}).status_code == 503
+            assert client.get("/fhir/metadata").status_code == 200
         assert audited() == []
         assert client.get("/fhir/Patient?family=none").status_code == 200
         assert client.get(f"/fhir/{ada}").status_code == 200
