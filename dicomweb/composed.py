@@ -2,7 +2,8 @@
 
 The metadata (JSON or XML) comes first, then the bulk data: each in a part of its own whose Content-Location is the
 BulkDataURI; several parts with one location are the frames of one value. The same parts make the same file, so that
-sending them again changes nothing.
+sending them again changes nothing. A photo, PDF or film as bulk data says itself what the metadata leaves out: the
+SOP class, and the attributes of its pixels (section 10.5.2).
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from pydicom.encaps import encapsulate_buffer
 from pydicom.uid import UID
 from pydicom.valuerep import format_number_as_ds
 
-from dicomweb import part10
+from dicomweb import part10, wrap
 from dicomweb.accept import DICOM_XML, EXPLICIT_LITTLE_ENDIAN, OCTETS, content_type
 from dicomweb.attributes import CLASS_UID, INSTANCE_UID
 from dicomweb.blobs import BlobStore, Spooled
@@ -35,7 +36,9 @@ MAX_DATA_SETS = 10_000
 MAX_BULK_PARTS = 100_000
 IMPLEMENTATION_UID = UID("2.25.288462304763919475330923177283045611297")
 CHARACTER_SET = "00080005"
-_PIXELS = "7FE00010"
+_PIXELS, _DOCUMENT = "7FE00010", "00420011"
+# What each must say of its content; the content itself is asked where one is missing.
+_SAID = {_PIXELS: (CLASS_UID, "00280010", "00280011", "00280100"), _DOCUMENT: (CLASS_UID,)}
 _NATIVE = {EXPLICIT_LITTLE_ENDIAN, "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99"}  # whose pixels are alike
 # Media type -> transfer syntax where none is named. PS3.18 table 8.7.3-2 ff.
 _SYNTAX_OF = {
@@ -120,6 +123,7 @@ class Composer:
 
     def _file(self, attributes: Attributes) -> Spooled:
         with ExitStack() as stack, part10.refusing():
+            attributes = self._filled(attributes)
             syntax = self._syntax(attributes)
             needed: list[tuple[Dataset, int, str, _Bulk]] = []
             dataset = self._data_set(attributes, needed, 0)
@@ -142,6 +146,26 @@ class Composer:
                 dcmwrite(file, dataset, enforce_file_format=True)
 
             return self._blobs.spool_file(write, self._max_bytes)
+
+    def _filled(self, attributes: Attributes) -> Attributes:
+        """The data set with what its photo, PDF or film says of itself. Raises StoreFailure."""
+        for tag, said in _SAID.items():
+            uri = attributes[tag].get("BulkDataURI") if isinstance(attributes.get(tag), dict) else None
+            bulk = self._bulk.get(_key(uri)) if isinstance(uri, str) else None
+            if bulk is None or bulk.media_type not in wrap.MEDIA_TYPES or len(bulk.files) != 1:
+                continue
+            if bulk.media_type != wrap.PNG and all(name in attributes for name in said):
+                continue
+            with wrap.looked_into(bulk.files[0].path) as content:
+                found = wrap.described(bulk.media_type, content)
+            own: Attributes = found.dataset.to_json_dict()
+            if found.pixels is None:
+                return own | attributes
+            self._blobs.discard(bulk.files[0])
+            native = self._blobs.spool([found.pixels], self._max_bytes)
+            bulk.media_type, bulk.transfer_syntax, bulk.files = OCTETS, EXPLICIT_LITTLE_ENDIAN, [native]
+            return own | attributes | {name: value for name, value in own.items() if name.startswith("0028")}
+        return attributes
 
     def _data_set(self, attributes: Attributes, needed: list[tuple[Dataset, int, str, _Bulk]], depth: int) -> Dataset:
         """needed: gets the values that are in the bulk data, each with where it belongs."""

@@ -5,6 +5,7 @@ https://hl7.org/fhir/R4/imagingstudy-mappings.html#dicom
 import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
+from conformance import CANONICAL
 from dicomweb.attributes import STUDY_DATE, STUDY_TIME
 from dicomweb.dicom_json import Attributes, integer, text
 from dicomweb.matching import Match, StudyAttributes
@@ -14,6 +15,8 @@ from dicomweb.uids import ENDPOINT_ID, imaging_study_id
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
 SNOMED = "http://snomed.info/sct"
 IDENTIFIER_TYPE = "http://terminology.hl7.org/CodeSystem/v2-0203"
+# meta.tag of a study that came with its order: photos, letters, films that an office or the front desk added to it.
+ATTACHED = (f"{CANONICAL}/CodeSystem/origin", "attached")
 # Beyond that an ImagingStudy only counts its instances: 20,000 of them are 3 MB and take a second to check.
 MAX_INSTANCES = 20_000
 MAX_INTEGER = 2**31 - 1
@@ -90,7 +93,10 @@ def imaging_study(
         "description": clean(text(attributes, "00081030")),
         "series": [_series(series) for series in content.series],
     }
-    return _kept(before, {name: value for name, value in resource.items() if value not in (None, "", [])})
+    made = {name: value for name, value in resource.items() if value not in (None, "", [])}
+    if content.link is not None and content.link.attached:
+        made["meta"] = {"tag": [{"system": ATTACHED[0], "code": ATTACHED[1]}]}
+    return _kept(before, made, decided=content.link is not None)
 
 
 def withdrawn(before: dict) -> dict | None:
@@ -132,14 +138,25 @@ def clean(text_: str) -> str:
     return "".join(sign if sign.isprintable() else " " for sign in text_).strip()
 
 
-def _kept(before: dict | None, made: dict) -> dict:
-    """What staff or an earlier match decided stays: withdrawn studies, and links to order and patient."""
+def is_attached(resource: dict) -> bool:
+    """Whether the study came with its order, and is no result of it."""
+    tags = resource.get("meta", {}).get("tag", [])
+    return any((tag.get("system"), tag.get("code")) == ATTACHED for tag in tags)
+
+
+def _kept(before: dict | None, made: dict, *, decided: bool) -> dict:
+    """What staff or an earlier match said stays: withdrawn studies, and links to order and patient.
+
+    decided: the links of `made` are a person's decision, and stand.
+    """
     if before is None:
         return made
     ours = set(made) | {"basedOn", "started", "description"}
     merged = {name: value for name, value in before.items() if name not in ours} | made
     if before["status"] in ("cancelled", "entered-in-error"):
         merged["status"] = before["status"]
+    if decided:
+        return merged
     subject = before["subject"].get("reference")
     if before.get("basedOn") or subject not in (None, made["subject"].get("reference")):
         merged["subject"] = before["subject"]

@@ -13,8 +13,8 @@ from datetime import UTC, tzinfo
 from pymongo.errors import PyMongoError
 
 from dicomweb.imaging_study import MAX_INSTANCES, endpoint, imaging_study, is_withdrawn, withdrawn
-from dicomweb.matching import SYSTEM, Matcher, OrderMatcher, identifiers_of, study_attributes
-from dicomweb.records import StudyState
+from dicomweb.matching import SYSTEM, Match, Matcher, OrderMatcher, identifiers_of, study_attributes
+from dicomweb.records import Link, StudyState
 from dicomweb.store import DicomStore
 from dicomweb.uids import imaging_study_id
 from fhir_server.errors import Conflict
@@ -101,7 +101,8 @@ class Projector:
         current = newest if newest is not None and not newest.deleted else None
         # Once complete, a study stays available: later instances are an addition to it.
         status = "available" if state.status == "available" or self._complete(state) else "registered"
-        match = self._match(study)
+        link = content.link
+        match = self._match(study) if link is None else _decided(link)
         before = current.resource() if current else None
         if before is not None and state.status is None and is_withdrawn(before):
             before["status"] = "registered"  # its images were deleted, and have been sent again
@@ -109,13 +110,20 @@ class Projector:
         written = self._repository.update(SYSTEM, resource, if_match=current.version if current else None)
         self._store.set_scope(state.uid, written.version.scope, written.version.version)
         numbers = study.accession_numbers + study.placer_order_numbers
-        self._store.projected(state, status, None if "basedOn" in resource else numbers)
-        if match is None and self._match(study):  # the order came just now, when nobody knew that it is looked for
+        alone = "basedOn" not in resource
+        waits = alone and (link is None or link.subject is None)
+        self._store.projected(state, status, numbers if alone and link is None else None, waits=waits)
+        # The order came just now, when nobody knew that it is looked for.
+        if match is None and link is None and self._match(study):
             self._store.look_again(numbers)
         return written.version
 
     def _complete(self, state: StudyState) -> bool:
         return state.projected > 0 and self._store.is_quiet(state)
+
+
+def _decided(link: Link) -> Match | None:
+    return None if link.subject is None else Match(link.subject, link.based_on)
 
 
 def handler(store: DicomStore) -> Callable[[Version], None]:

@@ -108,6 +108,28 @@ class SeriesContent:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """Whose a study is by a person's decision, which goes before any match: `Patient/1`, `ServiceRequest/2`.
+
+    subject: None while nobody has decided; then the study waits, and is nobody's. attached: it came with the order,
+    and is no result of it.
+    """
+
+    subject: str | None
+    based_on: tuple[str, ...] = ()
+    attached: bool = False
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any] | None) -> "Link | None":
+        if document is None:
+            return None
+        return cls(document["subject"], tuple(document["based_on"]), document["attached"])
+
+    def document(self) -> dict[str, Any]:
+        return {"subject": self.subject, "based_on": list(self.based_on), "attached": self.attached}
+
+
+@dataclass(frozen=True, slots=True)
 class StudyContent:
     """What an ImagingStudy says of a study."""
 
@@ -115,6 +137,7 @@ class StudyContent:
     modalities: list[str]
     count: int
     series: list[SeriesContent]
+    link: Link | None = None
 
 
 def attributes_of(level: Level, document: dict) -> Attributes:

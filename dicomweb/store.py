@@ -33,6 +33,7 @@ from dicomweb.records import (
     Condition,
     IndexedFile,
     InstanceFile,
+    Link,
     SeriesContent,
     StoredInstance,
     StudyContent,
@@ -98,6 +99,7 @@ class DicomStore:
                     index([(_DATE, -1), ("_id", 1)], name="date"),
                     index([("scope", 1), (_DATE, -1), ("_id", 1)], name="scope"),
                     index([("resource", 1)], name="resource"),
+                    index([("waits", 1)], name="waits", partialFilterExpression={"waits": True}),
                     index([("looks_for", 1)], name="looks_for"),
                     index([("f.00100020", 1)], name="patient"),
                     index([("f.00100010", 1)], name="name"),
@@ -131,8 +133,8 @@ class DicomStore:
         found = self._instances.find({"_id": {"$in": list(sop_instances)}}, {"blob": 1})
         return {document["_id"]: document["blob"] for document in found}
 
-    def add(self, received: list[Received]) -> dict[str, str]:
-        """Index instances whose files are kept already. Durable when it returns.
+    def add(self, received: list[Received], link: Link | None = None) -> dict[str, str]:
+        """Index instances whose files are kept already. Durable when it returns. link: of a study that has none yet.
 
         Returns SOP Instance UID -> blob key as stored now: another key than the one received means that another
         object came first, and that this one is not stored. Of one UID in the list the first counts.
@@ -140,20 +142,20 @@ class DicomStore:
         self.prepare()
         result: dict[str, str] = {}
         for batch in batches(received):
-            result |= self._add(batch)
+            result |= self._add(batch, link)
         return result
 
-    def _add(self, batch: list[Received]) -> dict[str, str]:
+    def _add(self, batch: list[Received], link: Link | None) -> dict[str, str]:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 with self._database.client.start_session() as session:
-                    return session.with_transaction(lambda s: self._transact(batch, s))
+                    return session.with_transaction(lambda s: self._transact(batch, link, s))
             except DuplicateKeyError:  # the same UID, at the same time, in a request for another study
                 if attempt == ATTEMPTS:
                     raise Unavailable("the same instances are being stored by several requests; try again") from None
         raise AssertionError("unreachable")
 
-    def _transact(self, batch: list[Received], session: ClientSession) -> dict[str, str]:
+    def _transact(self, batch: list[Received], link: Link | None, session: ClientSession) -> dict[str, str]:
         study = batch[0].instance.study
         uids = [received.instance.sop_instance for received in batch]
         found = self._instances.find({"_id": {"$in": uids}}, {"blob": 1}, session=session)
@@ -173,6 +175,8 @@ class DicomStore:
         self._instances.insert_many([instance_document(received) for received in fresh], session=session)
         new_series = self._add_series(study, fresh, session)
         document = self._study_document(current, fresh, new_series, now)
+        if link is not None:
+            document.setdefault("link", link.document())
         self._studies.replace_one({"_id": study}, document, session=session)
         return stored_keys
 
@@ -373,6 +377,11 @@ class DicomStore:
     def is_stored(self, study: str) -> bool:
         return self._studies.find_one({"_id": study}, {"_id": 1}) is not None
 
+    def link_of(self, study: str) -> Link | None:
+        """What a person decided on a study; None where nobody did."""
+        document = self._studies.find_one({"_id": study}, {"link": 1})
+        return Link.of(document.get("link")) if document else None
+
     def settled(self, study: str) -> None:
         """The ImagingStudy of a deleted study is withdrawn."""
         self._removed.update_one({"_id": study}, {"$unset": {"pending": ""}})
@@ -427,14 +436,22 @@ class DicomStore:
             SeriesContent(orjson.loads(d["q"]), d["count"], instances.get(d["series"], []))
             for d in self._series.find({"study": study}).sort(_ORDER["series"])
         ]
-        return StudyContent(orjson.loads(document["q"]), document["modalities"], document["count"], series)
+        return StudyContent(
+            orjson.loads(document["q"]),
+            document["modalities"],
+            document["count"],
+            series,
+            Link.of(document.get("link")),
+        )
 
-    def projected(self, state: StudyState, status: str, numbers: Sequence[str] | None) -> None:
+    def projected(self, state: StudyState, status: str, numbers: Sequence[str] | None, *, waits: bool) -> None:
         """Note what was projected; the study stays due when it has changed since, or is not complete yet.
 
-        numbers: of the orders that it looks for in vain; None once it has its order.
+        numbers: of the orders that it looks for in vain; None once it has its order. waits: for a person to say whose
+        it is.
         """
         done = {"projected": state.revision, "status": status, "looks_for": list(numbers or ()), "failures": 0}
+        done |= {"waits": waits}
         change: dict[str, Any] = {"$set": done}
         if status == "registered":
             change["$set"] = done | {"due": state.changed + self._quiet}

@@ -1,21 +1,23 @@
-"""Photos, PDFs and films that are no DICOM yet, wrapped into the SOP class that is made for them. Pure: bytes and
-what is known of them in, a DICOM file out; the compressed content stays byte by byte as it was.
+"""Photos, PDFs and films that are no DICOM yet, wrapped into the SOP class that is made for them. Pure: content and
+what is known of it in, a DICOM file out; the compressed content stays byte by byte as it was.
 
-PS3.3 annexes A.32.4-5 (VL and Video Photographic Image), A.45.1 (Encapsulated PDF), PS3.18 section 10.5.1 (the
-metadata that a client may send along is `known`).
+PS3.3 annexes A.32.4-5 (VL and Video Photographic Image), A.45.1 (Encapsulated PDF), PS3.18 section 10.5.1.
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from io import BytesIO
-from typing import Any
+from io import BufferedIOBase, BytesIO
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate_buffer
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import (
     UID,
@@ -30,10 +32,12 @@ from pydicom.uid import (
 from dicomweb.codestream import NotAStream, jpeg_header
 from dicomweb.failures import cannot_understand
 
-PHOTOS = ("image/jpeg", "image/png")
+JPEG, PNG = "image/jpeg", "image/png"
+PHOTOS = (JPEG, PNG)
 PDF, MP4 = "application/pdf", "video/mp4"
 MEDIA_TYPES = frozenset({*PHOTOS, PDF, MP4})
 MAX_PIXELS = 200_000_000
+ORIENTATION = 0x0112  # of Exif: 1 is upright
 _MAX_FRAMES = 2**31 - 1
 _CONTAINERS = {b"moov", b"trak", b"mdia", b"minf", b"stbl"}
 # Profile and level of H.264 -> the transfer syntax that it fits: PS3.5 section 8.2.5, 8.2.7.
@@ -62,23 +66,66 @@ class Film:
     transfer_syntax: str
 
 
+Content = bytes | mmap  # what can be looked into without being read
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A data set of the right SOP class without the content itself. pixels: of a picture that is stored uncompressed,
+    because it is no baseline JPEG or is to be turned; None where the content is kept as it is."""
+
+    dataset: Dataset
+    pixels: bytes | None = None
+
+    def put(self, source: BinaryIO) -> None:
+        """Give the data set its content. source: the content, open until the data set is written."""
+        dataset = self.dataset
+        if "EncapsulatedDocumentLength" in dataset:
+            dataset.add_new(0x00420011, "OB", source)
+        elif self.pixels is not None:
+            dataset.add_new(0x7FE00010, "OB", self.pixels + b"\0" * (len(self.pixels) % 2))
+        else:
+            dataset.add_new(0x7FE00010, "OB", encapsulate_buffer([cast(BufferedIOBase, source)], has_bot=False))
+            dataset["PixelData"].is_undefined_length = True
+
+
+def described(media_type: str, content: Content) -> Described:
+    """What the content says of itself. Raises StoreFailure when it is none of that type."""
+    if media_type == PDF:
+        return Described(_pdf(content))
+    if media_type == MP4:
+        return Described(_film(content))
+    if media_type in PHOTOS:
+        return _photo(media_type, content)
+    raise cannot_understand("files of this media type are not stored")
+
+
+@contextmanager
+def looked_into(path: Path) -> Iterator[Content]:
+    """The content of a file, without reading all of it. Raises StoreFailure when there is none."""
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            raise cannot_understand("the file is empty")
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+            yield content
+
+
 def wrapped(media_type: str, content: bytes, known: Known, now: datetime) -> bytes:
     """The content as a DICOM file, with UIDs of its own where `known` has none. Raises StoreFailure."""
-    if media_type == PDF:
-        dataset = _pdf(content)
-    elif media_type == MP4:
-        dataset = _film(content)
-    elif media_type in PHOTOS:
-        dataset = _photo(media_type, content)
-    else:
-        raise cannot_understand("files of this media type are not stored")
-    _identify(dataset, known, now)
     file = BytesIO()
-    dcmwrite(file, dataset, enforce_file_format=True)
+    write(file, media_type, content, BytesIO(content), known, now)
     return file.getvalue()
 
 
-def film_of(content: bytes) -> Film:
+def write(file: BinaryIO, media_type: str, content: Content, source: BinaryIO, known: Known, now: datetime) -> None:
+    """As `wrapped`, into a file; content and source: the same bytes, to look into and to copy."""
+    found = described(media_type, content)
+    found.put(source)
+    _identify(found.dataset, known, now)
+    dcmwrite(file, found.dataset, enforce_file_format=True)
+
+
+def film_of(content: Content) -> Film:
     """Size, length and codec of an MP4 file. Raises StoreFailure. ISO 14496-12."""
     boxes = dict(_boxes(content, 0, len(content), 0))
     try:
@@ -102,36 +149,42 @@ def film_of(content: bytes) -> Film:
     return Film(width, height, frames, frames * scale / duration, syntax)
 
 
-def _pdf(content: bytes) -> Dataset:
+def _pdf(content: Content) -> Dataset:
     if b"%PDF-" not in content[:1024]:
         raise cannot_understand("the content is no PDF")
     dataset = _dataset(EncapsulatedPDFStorage, ExplicitVRLittleEndian, "DOC")
     dataset.MIMETypeOfEncapsulatedDocument, dataset.DocumentTitle = PDF, ""
     dataset.ConversionType, dataset.BurnedInAnnotation, dataset.ConceptNameCodeSequence = "WSD", "YES", []
-    dataset.EncapsulatedDocument = content + b"\0" * (len(content) % 2)
     dataset.EncapsulatedDocumentLength = len(content)
     return dataset
 
 
-def _photo(media_type: str, content: bytes) -> Dataset:
-    if media_type == "image/jpeg":
-        baseline = _baseline(content)
-        if baseline is not None:
-            return baseline
+def _photo(media_type: str, content: Content) -> Described:
+    data = content[:]
+    baseline = _baseline(data) if media_type == "image/jpeg" else None
     try:
-        with Image.open(BytesIO(content), formats=["JPEG", "PNG"]) as image:
+        with Image.open(BytesIO(data), formats=["JPEG", "PNG"]) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise cannot_understand("the photo has too many pixels")
+            upright = image.getexif().get(ORIENTATION, 1) not in range(2, 9)
+            if baseline is not None and upright:
+                return Described(baseline)
             grey = image.mode in ("1", "L", "I;16", "I")
-            pixels = np.asarray(image.convert("L" if grey else "RGB"))
+            lossy = image.format == "JPEG"
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert("L" if grey else "RGB"))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise cannot_understand("the content is no photo that can be read") from None
     dataset = _dataset(VLPhotographicImageStorage, ExplicitVRLittleEndian, "XC")
     _describe(dataset, pixels.shape[0], pixels.shape[1], "MONOCHROME2" if grey else "RGB")
-    data = pixels.tobytes()
-    dataset.PixelData = data + b"\0" * (len(data) % 2)
-    dataset["PixelData"].VR = "OB"
-    return dataset
+    native = pixels.tobytes()
+    if lossy:  # once lossy, always so: PS3.3 C.7.6.1.1.5
+        _lossy(dataset, len(native), len(data))
+    return Described(dataset, native)
+
+
+def _lossy(dataset: Dataset, native: int, compressed: int) -> None:
+    dataset.LossyImageCompression, dataset.LossyImageCompressionMethod = "01", "ISO_10918_1"
+    dataset.LossyImageCompressionRatio = f"{native / compressed:.2f}"
 
 
 def _baseline(content: bytes) -> Dataset | None:
@@ -146,15 +199,11 @@ def _baseline(content: bytes) -> Dataset | None:
     dataset = _dataset(VLPhotographicImageStorage, JPEGBaseline8Bit, "XC")
     ybr = "RGB" if found.colour is False else "YBR_FULL_422"
     _describe(dataset, found.rows, found.columns, "MONOCHROME2" if found.samples == 1 else ybr)
-    dataset.LossyImageCompression, dataset.LossyImageCompressionMethod = "01", "ISO_10918_1"
-    native = found.rows * found.columns * found.samples
-    dataset.LossyImageCompressionRatio = f"{native / len(content):.2f}"
-    dataset.PixelData = encapsulate([content], has_bot=False)
-    dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    _lossy(dataset, found.rows * found.columns * found.samples, len(content))
     return dataset
 
 
-def _film(content: bytes) -> Dataset:
+def _film(content: Content) -> Dataset:
     film = film_of(content)
     dataset = _dataset(VideoPhotographicImageStorage, UID(film.transfer_syntax), "XC")
     _describe(dataset, film.height, film.width, "YBR_PARTIAL_420")
@@ -164,8 +213,6 @@ def _film(content: bytes) -> Dataset:
     dataset.LossyImageCompressionMethod = "ISO_23008_2" if film.transfer_syntax == _HEVC else "ISO_14496_10"
     native = film.width * film.height * 3 * film.frames
     dataset.LossyImageCompressionRatio = f"{native / len(content):.2f}"
-    dataset.PixelData = encapsulate([content], has_bot=False)
-    dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
     return dataset
 
 
@@ -210,7 +257,7 @@ def _identify(dataset: Dataset, known: Known, now: datetime) -> None:
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
 
 
-def _boxes(content: bytes, begin: int, end: int, depth: int) -> list[tuple[bytes, bytes]]:
+def _boxes(content: Content, begin: int, end: int, depth: int) -> list[tuple[bytes, bytes]]:
     """The boxes of the first video track and of what is around it, by name."""
     found: list[tuple[bytes, bytes]] = []
     at = begin

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from dicomweb.imaging_study import is_attached
 from fhir_server.access import Access
 from portal import office
 from portal.words import Words, words_of
@@ -18,13 +19,14 @@ from referral.timeline import Entry, timeline
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """The facts of an ImagingStudy. modalities: DICOM codes such as CT."""
+    """The facts of an ImagingStudy. modalities: DICOM codes such as CT. attached: it came with the order."""
 
     description: str
     modalities: tuple[str, ...]
     started: datetime | None
     series: int
     instances: int
+    attached: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +104,11 @@ def _insurance(practice: Practice, access: Access, order: dict) -> Iterator[str]
 
 
 def _studies(practice: Practice, access: Access, order: str) -> Iterator[Study]:
-    query = [("basedon", order), ("status", "available")]
+    query = [("basedon", order), ("status", "registered,available")]
     for version in store.every(practice.repository, "ImagingStudy", query, access):
         study = version.resource()
+        if study["status"] == "registered" and not is_attached(study):
+            continue
         codes = [coding.get("code", "") for coding in study.get("modality", [])]
         codes += [series.get("modality", {}).get("code", "") for series in study.get("series", [])]
         yield Study(
@@ -113,6 +117,7 @@ def _studies(practice: Practice, access: Access, order: str) -> Iterator[Study]:
             moment(study.get("started")),
             study.get("numberOfSeries", 0),
             study.get("numberOfInstances", 0),
+            is_attached(study),
         )
 
 

@@ -1,11 +1,13 @@
 """The pages of a referring office: its referrals, and each one's time line, survey and moves."""
 
 from secrets import token_urlsafe
+from typing import BinaryIO, cast
 
 from flask import Blueprint, Response, g, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from fhir_server.errors import Forbidden, NotFound
+from dicomweb.attach import Attachments
+from fhir_server.errors import BadRequest, Forbidden, NotFound
 from fhir_server.http import current_access
 from portal import office, refer
 from portal.detail import detail
@@ -16,6 +18,7 @@ from portal.survey import Filled, Form, asked, fill
 from referral import board
 from referral.context import Practice
 from referral.desk import MAX_REASON
+from smart_auth.guard import MAX_FORM_BYTES, takes_files
 from smart_auth.launch import begin, launchable
 from smart_auth.service import AuthService
 
@@ -23,11 +26,12 @@ DONE = {
     "sent": "The referral is on its way to the practice.",
     "withdrawn": "Your wish to withdraw the referral is on its way.",
     "asked": "The practice will look for a new time.",
+    "attached": "The file is with the referral; it is listed here in a moment.",
     "answered": "Thank you for your feedback.",
 }
 
 
-def add(portal: Blueprint, practice: Practice, auth: AuthService) -> None:
+def add(portal: Blueprint, practice: Practice, auth: AuthService, attachments: Attachments) -> None:
     """Add these pages to the portal."""
 
     @portal.get("/referrals")
@@ -82,6 +86,19 @@ def add(portal: Blueprint, practice: Practice, auth: AuthService) -> None:
                 once=request.form.get("once") or token_urlsafe(16),
             )
         return _back(refer.place(practice, access, order, request.form.get("once", "")), "sent")
+
+    @portal.post("/referrals/<task_id>/files")
+    @takes_files(attachments.max_bytes + MAX_FORM_BYTES)
+    def attach(task_id: str) -> AnyResponse:
+        """Add a photo, PDF or film: by the referring office, and by staff."""
+        access = current_access()
+        card = board.card_of(practice, access, task_id)
+        patient = practice.repository.read(access, "Patient", card.patient.partition("/")[2])
+        file = request.files.get("file")
+        if file is None or not file.filename:
+            raise BadRequest("choose a file first")
+        attachments.add(cast(BinaryIO, file.stream), card.order, patient.resource())
+        return _back(task_id, "attached")
 
     @portal.post("/referrals/<task_id>/withdraw")
     def withdraw(task_id: str) -> AnyResponse:

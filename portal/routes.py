@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from flask import Blueprint, Response, jsonify, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
+from dicomweb.attach import Attachments
 from fhir_server.http import current_access
 from portal import client_routes, desk_routes, mail_routes, referral_routes, subscription_routes, user_routes
 from portal.live import keep_subscriptions
@@ -16,6 +17,7 @@ from portal.page import Viewer, headers, is_refusal, page, refusal, require_staf
 from portal.words import PRIORITIES, clock_time, when, words_of
 from referral.context import Practice
 from referral.naming import local_time
+from smart_auth.guard import longest_form
 from smart_auth.service import AuthService
 from subscriptions.addresses import Addresses
 from subscriptions.binding import Bindings
@@ -34,6 +36,7 @@ def create_blueprint(
     live_url: str,
     addresses: Addresses,
     subscriptions: SubscriptionDesk,
+    attachments: Attachments,
 ) -> Blueprint:
     """All pages. live_url: the public address of the subscriptions websocket, `ws://127.0.0.1:8081/ws/subscriptions`.
 
@@ -46,7 +49,7 @@ def create_blueprint(
 
     @portal.before_request
     def limit() -> None:
-        request.max_content_length = MAX_FORM_BYTES
+        request.max_content_length = max(MAX_FORM_BYTES, longest_form())
         request.max_form_memory_size = MAX_FORM_BYTES
 
     @portal.after_request
@@ -90,7 +93,7 @@ def create_blueprint(
         return page("outbox.html", messages=outbox.list(MAX_MESSAGES))
 
     desk_routes.add(portal, practice)
-    referral_routes.add(portal, practice, auth)
+    referral_routes.add(portal, practice, auth, attachments)
     client_routes.add(portal, auth)
     user_routes.add(portal, auth)
     mail_routes.add(portal, addresses)

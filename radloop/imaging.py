@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from threading import Event
 
 from flask import Blueprint
 from pymongo.database import Database
 
 from dicomweb import projection, routes, wado_uri
+from dicomweb.attach import Attachments
 from dicomweb.blobs import BlobStore
 from dicomweb.pool import PixelPool
 from dicomweb.projection import Projector
@@ -35,6 +37,10 @@ class Imaging:
             routes.create_blueprint(*parts, base, self.settings.max_body_mb),
             wado_uri.create_blueprint(*parts, base),
         )
+
+    def attachments(self, clock: Callable[[], datetime]) -> Attachments:
+        """What people add to orders. clock: the practice's."""
+        return Attachments(self.store, self.blobs, self.settings.max_file_mb * 2**20, clock)
 
     def jobs(self) -> dict[str, Callable[[Event], None]]:
         """Studies become ImagingStudies, and who sees these sees the images."""

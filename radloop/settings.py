@@ -44,6 +44,7 @@ class Settings:
     pixel_processes: int = 1  # in each web worker
     outgoing_allow: tuple[str, ...] = ()
     max_body_mb: int = 2048
+    max_file_mb: int = 256  # of a photo, PDF or film that people add to a referral
     conditional_delete_limit: int = 1
     practice_organization: str = "Organization/practice"
     practice_phone: str = ""
@@ -178,6 +179,7 @@ class _Schema(marshmallow.Schema):
     pixel_processes = Integer(validate=validate.Range(1, 64))
     outgoing_allow = _List()
     max_body_mb = Integer(validate=validate.Range(1, 65536))
+    max_file_mb = Integer(validate=validate.Range(1, 4096))
     conditional_delete_limit = Integer(validate=validate.Range(1, 999))
     practice_organization = String(validate=validate.Regexp(r"Organization/[A-Za-z0-9\-.]{1,64}$"))
     practice_phone = String(validate=validate.Length(max=40))

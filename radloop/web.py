@@ -89,6 +89,7 @@ def create_app(parts: Parts) -> Flask:
             f"{settings.live_url}{PATH}",
             parts.subscriptions.addresses,
             parts.subscriptions.desk,
+            parts.imaging.attachments(parts.clock),
         )
     )
     app.register_blueprint(portal.tracker_routes.create_blueprint(parts.practice, auth, f"{settings.live_url}{PATH}"))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from dicomweb.imaging_study import is_attached
 from fhir_server.version import Version
 from referral import appointments, store, tracker
 from referral.codes import FEEDBACK, entered_by_staff, references
@@ -24,7 +25,7 @@ KEPT = ("booked", "arrived", "checked-in", "noshow")
 def on_imaging_study(practice: Practice, version: Version) -> None:
     """Images that are there prove that the visit was kept."""
     study = version.resource()
-    if study["status"] not in ("registered", "available"):
+    if study["status"] not in ("registered", "available") or is_attached(study):
         return
     for order, referral in _newly(practice, version, study):
         keep_visit(practice, order)

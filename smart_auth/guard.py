@@ -4,10 +4,12 @@ Data (/fhir, /dicomweb, /wado) takes bearer tokens and never a cookie, so no pag
 to read or write it. Pages take the session cookie, and with it a CSRF token for whatever changes something.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from typing import TypeVar
+from weakref import WeakKeyDictionary
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
 
 from fhir_server.access import AUDIT_TRAIL, Access, Scope
 from fhir_server.errors import Forbidden, NotAuthenticated
@@ -25,6 +27,9 @@ BACKGROUND = "X-Background"  # a page that refreshes itself says so: it shall no
 MAX_FORM_BYTES = 128 * 1024
 _OPEN = (Scope("system", "*", "cruds"), Scope("system", AUDIT_TRAIL, "rs"))
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_LONGER_FORMS: WeakKeyDictionary[Callable, int] = WeakKeyDictionary()  # by view
+
+View = TypeVar("View", bound=Callable)
 
 
 def install(
@@ -91,8 +96,24 @@ def _sent_token() -> str | None:
     """The CSRF token of a header or a form. To find it a form is read whole, so it may not be large."""
     if token := request.headers.get("X-CSRF-Token"):
         return token
-    request.max_content_length = MAX_FORM_BYTES
+    request.max_content_length = longest_form()
     return request.form.get("csrf_token")
+
+
+def takes_files(max_bytes: int) -> Callable[[View], View]:
+    """Let the form of a view be as long as that: it carries a file."""
+
+    def mark(view: View) -> View:
+        _LONGER_FORMS[view] = max_bytes
+        return view
+
+    return mark
+
+
+def longest_form() -> int:
+    """Bytes that the form of this request may have."""
+    view = current_app.view_functions.get(request.endpoint or "")
+    return MAX_FORM_BYTES if view is None else _LONGER_FORMS.get(view, MAX_FORM_BYTES)
 
 
 def _ask_to_log_in(service: AuthService) -> Response:

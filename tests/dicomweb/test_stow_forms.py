@@ -411,3 +411,45 @@ def test_a_body_of_any_size_takes_little_memory(
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) <= MEMORY_MB
+
+
+class TestContentThatIsNoDicomYet:
+    """Photos and PDFs as bulk data, with metadata that leaves to them what they say themselves. Section 10.5.2."""
+
+    UIDS = {
+        "00080018": {"vr": "UI", "Value": ["1.2.3.4.1"]},
+        "0020000D": {"vr": "UI", "Value": ["1.2.3.4"]},
+        "0020000E": {"vr": "UI", "Value": ["1.2.3.4.5"]},
+        "00100020": {"vr": "LO", "Value": ["P-7"]},
+    }
+
+    @pytest.mark.parametrize(("kind", "media_type"), [("JPEG", "image/jpeg"), ("PNG", "image/png")])
+    def test_a_photo(self, client: FlaskClient, kind: str, media_type: str) -> None:
+        pixels = np.arange(4 * 6 * 3, dtype="u1").reshape(4, 6, 3)
+        file = BytesIO()
+        Image.fromarray(pixels).save(file, kind)
+        metadata = self.UIDS | {"7FE00010": {"vr": "OB", "BulkDataURI": "photo"}}
+        answer = send(client, metadata, ("photo", media_type, file.getvalue()))
+        assert answer.status_code == 200, answer.text
+        dataset = read_back(client, answer)
+        assert (dataset.SOPClassUID.name, dataset.PatientID) == ("VL Photographic Image Storage", "P-7")
+        assert (dataset.Rows, dataset.Columns, dataset.SamplesPerPixel) == (4, 6, 3)
+        if kind == "PNG":
+            assert dataset.PixelData == pixels.tobytes()
+        again = send(client, metadata, ("photo", media_type, file.getvalue()))
+        assert again.status_code == 200
+        shown = client.get(answer.json["00081199"]["Value"][0]["00081190"]["Value"][0][21:] + "/rendered")
+        assert shown.status_code == 200
+
+    def test_a_pdf(self, client: FlaskClient) -> None:
+        metadata = self.UIDS | {"00420011": {"vr": "OB", "BulkDataURI": "letter"}}
+        answer = send(client, metadata, ("letter", "application/pdf", b"%PDF-1.4 odd"))
+        assert answer.status_code == 200, answer.text
+        dataset = read_back(client, answer)
+        assert dataset.SOPClassUID == EncapsulatedPDFStorage
+        assert (dataset.MIMETypeOfEncapsulatedDocument, dataset.EncapsulatedDocumentLength) == ("application/pdf", 12)
+
+    def test_that_is_something_else(self, client: FlaskClient) -> None:
+        metadata = self.UIDS | {"7FE00010": {"vr": "OB", "BulkDataURI": "photo"}}
+        answer = send(client, metadata, ("photo", "image/jpeg", b"GIF89a"))
+        assert (answer.status_code, failed(answer.json)) == (409, [(CANNOT_UNDERSTAND, "1.2.3.4.1")])

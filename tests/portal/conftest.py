@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,6 +17,9 @@ from pymongo.database import Database
 
 import conformance
 import fhir_server.http
+from dicomweb.attach import Attachments
+from dicomweb.blobs import BlobStore
+from dicomweb.store import DicomStore
 from fhir_server.access import Access
 from fhir_server.prepare import Draft
 from fhir_server.repository import Repository
@@ -124,21 +128,40 @@ def create_app(
     *,
     public_paths: Collection[str] = (),
     open_access: bool = False,
+    attachments: Attachments | None = None,
 ) -> Flask:
     app = Flask("portal-test")
     fhir_server.http.install(app)
     guard.install(app, auth, public_paths=public_paths, public_prefixes=(CONFIRM,), open_access=open_access)
     app.register_blueprint(routes.create_blueprint(auth, practice.repository, PRACTICE))
     database, repository = practice.repository.store.database, practice.repository
+    attachments = attachments or Attachments(DicomStore(database), BlobStore(Path("nowhere")), 1, practice.clock)
     desk = SubscriptionDesk(SubscriptionStore(database), repository, conformance.topics())
     addresses = Addresses(MongoAddresses(database), outbox, ORIGIN)
-    app.register_blueprint(create_blueprint(practice, auth, bindings, outbox, LIVE, addresses, desk))
+    app.register_blueprint(create_blueprint(practice, auth, bindings, outbox, LIVE, addresses, desk, attachments))
     return app
 
 
 @pytest.fixture
-def app(auth: AuthService, practice: Practice, bindings: Bindings, outbox: Outbox) -> Flask:
-    return create_app(auth, practice, bindings, outbox)
+def studies(database: Database) -> DicomStore:
+    store = DicomStore(database, quiet_s=0.0)
+    store.prepare()
+    return store
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> BlobStore:
+    return BlobStore(tmp_path / "blobs")
+
+
+@pytest.fixture
+def attachments(studies: DicomStore, blobs: BlobStore, clock: Clock) -> Attachments:
+    return Attachments(studies, blobs, 2 * 2**20, clock)
+
+
+@pytest.fixture
+def app(auth: AuthService, practice: Practice, bindings: Bindings, outbox: Outbox, attachments: Attachments) -> Flask:
+    return create_app(auth, practice, bindings, outbox, attachments=attachments)
 
 
 @pytest.fixture
