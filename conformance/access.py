@@ -13,7 +13,8 @@ class AccessRules:
     catalogue: seen by every caller. publishers: subjects whose resources every caller sees. owner_only: seen by who
     wrote it first. writer_organization: seen by the organization of the writer. organizations: and by these
     organizations. standing_for: types that stand for an organization where one is expected. inherited: and by the
-    organizations that see these. grants: whoever sees this sees these too.
+    organizations that see these. grants: whoever sees this sees these too. corrected: that another order was named by
+    mistake gives nobody a right to stay.
     """
 
     catalogue: frozenset[str]
@@ -24,6 +25,7 @@ class AccessRules:
     standing_for: Mapping[str, tuple[str, ...]]
     inherited: Mapping[str, tuple[str, ...]]
     grants: Mapping[str, tuple[str, ...]]
+    corrected: frozenset[str]
 
 
 # The directory, the definitions, and the times that can be booked. Nothing of a patient is in any of them.
@@ -72,6 +74,7 @@ _RULES = AccessRules(
         "ServiceRequest": ("subject", "insurance", "reasonReference", "supportingInfo"),
         "Task": ("focus", "for"),
     },
+    corrected=frozenset({"ImagingStudy"}),
 )
 
 

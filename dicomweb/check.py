@@ -51,7 +51,7 @@ def check(
     for file in store.indexed_files():
         report.instances += 1
         report.bytes += file.size
-        old.discard(file.blob_key)
+        old -= {file.blob_key, file.original}
         if (fault := _fault(blobs, file, checksums)) and _is_indexed(store, file):
             report.faults.append(Finding(_subject(file.study), f"instance {file.sop_instance}: {fault}"))
         if file.mended:

@@ -78,6 +78,14 @@ class OrderMatcher:
                 return Match(subject, tuple(sorted(set(based_on))), system)
         return None
 
+    def why_not(self, study: StudyAttributes) -> str:
+        """Why there is no match: `other-patient`, `several-patients`, `unknown-number` or `no-number`."""
+        for orders, _ in self._candidates(study):
+            subjects = {subject for order in orders if (subject := self._subject(order))}
+            if subjects:
+                return "several-patients" if sum(self._may_be(s, study) for s in subjects) > 1 else "other-patient"
+        return "unknown-number" if study.accession_numbers or study.placer_order_numbers else "no-number"
+
     def _candidates(self, study: StudyAttributes) -> Iterator[tuple[list[dict], str | None]]:
         """The surest first."""
         ours = self._accession_system

@@ -92,6 +92,11 @@ class Bounded:
             raise cannot_understand("the file ends inside an element")
         return data
 
+    def part(self, begin: int, end: int) -> bytes:
+        """That range as it is, whatever a header may have: the caller knows how long it is."""
+        self._file.seek(begin)
+        return self._file.read(end - begin)
+
 
 @contextlib.contextmanager
 def opened(file: BinaryIO) -> Iterator[Part10]:

@@ -111,7 +111,7 @@ class Projector:
         self._store.set_scope(state.uid, written.version.scope, written.version.version)
         numbers = study.accession_numbers + study.placer_order_numbers
         alone = "basedOn" not in resource
-        waits = alone and (link is None or link.subject is None)
+        waits = content.late or (alone and (link is None or link.subject is None))
         self._store.projected(state, status, numbers if alone and link is None else None, waits=waits)
         # The order came just now, when nobody knew that it is looked for.
         if match is None and link is None and self._match(study):

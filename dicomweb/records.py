@@ -1,7 +1,7 @@
 """What is kept of studies, series and instances: as values, and as the documents of the index. Pure functions."""
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -76,7 +76,8 @@ class InstanceFile:
 
 @dataclass(frozen=True, slots=True)
 class IndexedFile:
-    """An instance in the index and the object it names. mended: paths of decimal strings that were too long."""
+    """An instance in the index and the object it names. mended: paths of decimal strings that were too long.
+    original: key of the object as received, where a person has corrected it."""
 
     study: str
     series: str
@@ -84,6 +85,7 @@ class IndexedFile:
     blob_key: str
     size: int
     mended: tuple[str, ...]
+    original: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ class StudyContent:
     count: int
     series: list[SeriesContent]
     link: Link | None = None
+    late: bool = False  # more came after a person had corrected it
 
 
 def attributes_of(level: Level, document: dict) -> Attributes:
@@ -162,6 +165,21 @@ def merged(before: bytes | None, members: list[Received], level: Level) -> Attri
             if len(merged.get(tag, {})) < 2:  # no value yet
                 merged[tag] = attribute
     return dict(sorted(merged.items()))
+
+
+def state_of(document: Mapping[str, Any]) -> str:
+    """A text that is another one after each change of the study's content."""
+    return f"{document['revision']}-{document['changed'].timestamp()}"
+
+
+def joined(members: Iterable[Attributes], level: Level) -> Attributes:
+    """The attributes of a study or series: of the first of its instances, with what the others add."""
+    joined: Attributes = {}
+    for attributes in members:
+        for tag, attribute in stored(attributes, level).items():
+            if len(joined.get(tag, {})) < 2:  # no value yet
+                joined[tag] = attribute
+    return dict(sorted(joined.items()))
 
 
 def instance_document(received: Received) -> dict[str, Any]:

@@ -42,14 +42,16 @@ from dicomweb.records import (
     batches,
     instance_document,
     merged,
+    state_of,
     stored_instance,
 )
 from dicomweb.uids import imaging_study_id
 from fhir_server.access import Access
-from fhir_server.errors import FhirError, Gone, NotFound, Unavailable
+from fhir_server.errors import FhirError, Gone, NotFound, PreconditionFailed, Unavailable
 
 SEARCH_TIMEOUT_MS = 20_000
 ATTEMPTS = 5  # at a transaction that meets the same SOP Instance UID in another study's
+EVERYTHING = Access.system("dicomweb")
 _DATE = "f.00080020"
 _STATED = {"study": "dicom_studies", "series": "dicom_series", "instance": "dicom_instances"}
 # Where the UIDs of the hierarchy are, by level; other keys are below `f`.
@@ -87,6 +89,10 @@ class DicomStore:
         """For leases."""
         return self._database
 
+    def now(self) -> datetime:
+        """The time that completeness goes by."""
+        return self._now()
+
     def prepare(self) -> None:
         """Make the collections and indexes; a transaction cannot."""
         with self._prepared:
@@ -123,6 +129,7 @@ class DicomStore:
                 ]
             )
             pending = {"pending": {"$exists": True}}
+            self._database["dicom_corrections"].create_indexes([index([("from", 1)], name="from")])
             self._removed.create_indexes([index([("pending", 1)], name="pending", partialFilterExpression=pending)])
             self._ready = True
 
@@ -132,6 +139,11 @@ class DicomStore:
         """SOP Instance UID -> blob key, of those that are stored."""
         found = self._instances.find({"_id": {"$in": list(sop_instances)}}, {"blob": 1})
         return {document["_id"]: document["blob"] for document in found}
+
+    def originals(self, sop_instances: Iterable[str]) -> dict[str, str]:
+        """SOP Instance UID -> blob key of the object as received, of those that a person has corrected."""
+        wanted = {"_id": {"$in": list(sop_instances)}, "original": {"$exists": True}}
+        return {d["_id"]: d["original"] for d in self._instances.find(wanted, {"original": 1})}
 
     def add(self, received: list[Received], link: Link | None = None) -> dict[str, str]:
         """Index instances whose files are kept already. Durable when it returns. link: of a study that has none yet.
@@ -177,6 +189,11 @@ class DicomStore:
         document = self._study_document(current, fresh, new_series, now)
         if link is not None:
             document.setdefault("link", link.document())
+        # What is sent again, or later, to where a person has corrected something is for a person to look at.
+        addresses = [study, *(f"{study}/{received.instance.series}" for received in fresh)]
+        if self._database["dicom_corrections"].find_one({"from": {"$in": addresses}}, session=session):
+            document.setdefault("link", Link(None).document())
+            document |= {"late": True, "waits": True}
         self._studies.replace_one({"_id": study}, document, session=session)
         return stored_keys
 
@@ -223,6 +240,18 @@ class DicomStore:
             "due": now if not current.get("projected") else now + self._quiet,
         }
 
+    def waiting(self, limit: int) -> list[str]:
+        """Studies that wait for a person to say whose they are, the newest first."""
+        found = self._studies.find({"waits": True}, {"_id": 1}).sort("changed", -1).limit(limit)
+        return [document["_id"] for document in found]
+
+    def count_waiting(self) -> int:
+        return self._studies.count_documents({"waits": True})
+
+    def state(self, study: str) -> str:
+        """For a correction under the condition that the study is as it was seen. Raises NotFound."""
+        return self.check_visible(EVERYTHING, study)
+
     # Searching and reading
 
     def check_visible(self, access: Access, study: str) -> str:
@@ -235,7 +264,7 @@ class DicomStore:
         if found is None:
             # Who has no sight of all studies does not learn that this one ever was here.
             raise self._missing("study", study) if access.is_practice else NotFound("this study is not known here")
-        return f"{found['revision']}-{found['changed'].timestamp()}"
+        return state_of(found)
 
     def search(
         self,
@@ -319,22 +348,37 @@ class DicomStore:
 
     # Removing
 
-    def remove(self, study: str, series: str | None = None, sop_instance: str | None = None) -> list[str]:
+    def remove(
+        self, study: str, series: str | None = None, sop_instance: str | None = None, state: str | None = None
+    ) -> list[str]:
         """Forget what is at that address. Returns the blob keys, now in no index. Raises NotFound, Gone.
+
+        state: of the study as the caller saw it; raises PreconditionFailed when it is another one now.
 
         What is left of a study is projected anew; where nothing is left, its ImagingStudy is withdrawn.
         """
         self.prepare()
         with self._database.client.start_session() as session:
-            return session.with_transaction(lambda s: self._remove(s, study, series, sop_instance))
+            return session.with_transaction(lambda s: self._remove(s, study, series, sop_instance, state))
 
-    def _remove(self, session: ClientSession, study: str, series: str | None, sop_instance: str | None) -> list[str]:
+    def _remove(
+        self,
+        session: ClientSession,
+        study: str,
+        series: str | None,
+        sop_instance: str | None,
+        state: str | None,
+    ) -> list[str]:
         now = self._now()
-        here = _at(study, series, sop_instance)
+        if state is not None:
+            current = self._studies.find_one({"_id": study}, session=session)
+            if current is not None and state_of(current) != state:
+                raise PreconditionFailed("this study has changed in the meantime; look at it again")
+        here, names = _at(study, series, sop_instance), {"blob": 1, "series": 1, "original": 1}
         # The study first, as when something is added: whoever else changes it waits here.
         grown = {"$inc": {"revision": 1}, "$set": {"changed": now}}
         known = self._studies.update_one({"_id": study}, grown, session=session).matched_count
-        found = list(self._instances.find(here, {"blob": 1, "series": 1}, session=session)) if known else []
+        found = list(self._instances.find(here, names, session=session)) if known else []
         if not found:
             raise self._missing("study, series or instance", study, series, sop_instance)
         self._instances.delete_many(here, session=session)
@@ -352,7 +396,7 @@ class DicomStore:
         address = "/".join(uid for uid in (study, series, sop_instance) if uid is not None)
         if address != study:
             self._removed.replace_one({"_id": address}, note, upsert=True, session=session)
-        return [document["blob"] for document in found]
+        return [document[name] for document in found for name in ("blob", "original") if name in document]
 
     def _shrink(self, study: str, now: datetime, session: ClientSession) -> int:
         """Say of a study what is left of it; returns how many instances that are."""
@@ -390,9 +434,10 @@ class DicomStore:
 
     def indexed_files(self) -> Iterator[IndexedFile]:
         """Every instance and its object, in no order."""
-        names = {"study": 1, "series": 1, "blob": 1, "size": 1, "mended": 1}
+        names = {"study": 1, "series": 1, "blob": 1, "size": 1, "mended": 1, "original": 1}
         for d in self._instances.find({}, names, batch_size=2000):
-            yield IndexedFile(d["study"], d["series"], d["_id"], d["blob"], d["size"], tuple(d.get("mended", ())))
+            mended = tuple(d.get("mended", ()))
+            yield IndexedFile(d["study"], d["series"], d["_id"], d["blob"], d["size"], mended, d.get("original"))
 
     def study_uids(self, study: str | None = None) -> Iterator[tuple[str, bool]]:
         """Every study, or that one, and whether its projection is behind."""
@@ -442,6 +487,7 @@ class DicomStore:
             document["count"],
             series,
             Link.of(document.get("link")),
+            document.get("late", False),
         )
 
     def projected(self, state: StudyState, status: str, numbers: Sequence[str] | None, *, waits: bool) -> None:

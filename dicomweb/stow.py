@@ -152,9 +152,11 @@ def _keep(store: DicomStore, blobs: BlobStore, received: list[Received], outcome
     for item in fresh:
         if keys[item.instance.sop_instance] != item.blob_key:  # somebody else was quicker
             blobs.delete(item.blob_key)
+    originals = store.originals(keys)
     for item in received:
         instance = item.instance
-        if same_content(keys[instance.sop_instance], item.blob_key):
+        known = (keys[instance.sop_instance], originals.get(instance.sop_instance, ""))
+        if any(same_content(key, item.blob_key) for key in known):
             outcome.stored.append(instance)
             continue
         text = "another object is stored under this SOP Instance UID"

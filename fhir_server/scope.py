@@ -26,11 +26,12 @@ class Scoping:
         self._rules = conformance.access_rules()
 
     def scope_of(self, resource: dict, keys: list[str], writer: Access, before: Version | None) -> set[str]:
-        """The scope keys of this version. What an organization could see before, it still can."""
+        """The scope keys of this version. What an organization could see before, it still can, unless it was
+        another's by mistake."""
         if before is not None and resource["resourceType"] in self._rules.owner_only:
             return set(before.scope)  # whoever updates it, it stays its owner's
         scope = self._own(resource, writer, hops=0) | _patients(resource, keys)
-        if before is not None:
+        if before is not None and not self._corrected(resource, before):
             scope |= {key for key in before.scope if key.startswith("@Organization/")}
         return scope
 
@@ -46,6 +47,14 @@ class Scoping:
                 if newest is not None and not newest.deleted and (new := organizations - set(newest.scope)):
                     granted[target] = new
         return granted
+
+    def _corrected(self, resource: dict, before: Version) -> bool:
+        """Whether it is another one's now: of a type that this is said of, with other links than before."""
+        if resource["resourceType"] not in self._rules.corrected or before.deleted:
+            return False
+        paths, old = self._rules.inherited.get(resource["resourceType"], ()), before.resource()
+        lost = [set(_targets(old, path)) - set(_targets(resource, path)) for path in paths]
+        return any(lost)
 
     def _own(self, resource: dict, writer: Access, hops: int) -> set[str]:
         resource_type, rules = resource["resourceType"], self._rules

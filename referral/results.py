@@ -1,12 +1,12 @@
 """What imaging, reports and answers mean for the referral."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from dicomweb.imaging_study import is_attached
 from fhir_server.version import Version
 from referral import appointments, store, tracker
-from referral.codes import FEEDBACK, entered_by_staff, references
+from referral.codes import FEEDBACK, entered_by_staff, reference, references
 from referral.context import Practice
 from referral.event import Event, event_of, moment
 
@@ -27,6 +27,7 @@ def on_imaging_study(practice: Practice, version: Version) -> None:
     study = version.resource()
     if study["status"] not in ("registered", "available") or is_attached(study):
         return
+    _take_back(practice, version, study)
     for order, referral in _newly(practice, version, study):
         keep_visit(practice, order)
         performed = _performed(practice, version, study, order)
@@ -65,6 +66,29 @@ def on_response(practice: Practice, version: Version) -> None:
         event = event_of(version, "feedback-received", response.get("authored"))
         event = replace(event, outputs=(("feedback", version.reference),))
         tracker.move(practice.repository, referral, event, practice.clock)
+
+
+def _take_back(practice: Practice, version: Version, study: dict) -> None:
+    """Images that were another's by mistake are no result of that referral."""
+    before = store.previous(practice.repository, version) or {}
+    now = references(study.get("basedOn"), "ServiceRequest")
+    for order in references(before.get("basedOn"), "ServiceRequest"):
+        for task in tracker.trackers(practice.repository, order) if order not in now else ():
+            practice.repository.amend(store.RULES, "Task", task.resource["id"], without_output(version.reference))
+
+
+def without_output(target: str) -> Callable[[dict], dict | None]:
+    """Change of a Task that no longer has `target` among its outputs."""
+
+    def change(task: dict) -> dict | None:
+        outputs = task.get("output", [])
+        left = [output for output in outputs if reference(output.get("valueReference")) != target]
+        if len(left) == len(outputs):
+            return None
+        rest = {name: value for name, value in task.items() if name != "output"}
+        return rest | ({"output": left} if left else {})
+
+    return change
 
 
 def _performed(practice: Practice, version: Version, study: dict, order: str) -> Event:
