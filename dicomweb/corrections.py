@@ -271,7 +271,7 @@ class Corrections:
             "late": False,
         }
         if link is not None:
-            changed["link"] = link.document()
+            changed |= {"link": link.document(), "waits": link.subject is None}
         self._studies.update_one({"_id": study}, {"$set": changed}, session=session)
 
 

@@ -245,6 +245,9 @@ class DicomStore:
         found = self._studies.find({"waits": True}, {"_id": 1}).sort("changed", -1).limit(limit)
         return [document["_id"] for document in found]
 
+    def waits(self, study: str) -> bool:
+        return self._studies.find_one({"_id": study, "waits": True}, {"_id": 1}) is not None
+
     def count_waiting(self) -> int:
         return self._studies.count_documents({"waits": True})
 

@@ -6,14 +6,23 @@ with that Access.
 
 from collections.abc import Iterable
 
-from flask import Blueprint, Response, jsonify, redirect, request, url_for
+from flask import Blueprint, Response, g, jsonify, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from dicomweb.attach import Attachments
 from fhir_server.http import current_access
-from portal import client_routes, desk_routes, mail_routes, referral_routes, subscription_routes, user_routes
+from portal import (
+    client_routes,
+    desk_routes,
+    mail_routes,
+    referral_routes,
+    study_routes,
+    subscription_routes,
+    user_routes,
+)
 from portal.live import keep_subscriptions
 from portal.page import Viewer, headers, is_refusal, page, refusal, require_staff, viewer
+from portal.studies import Imaging
 from portal.words import PRIORITIES, clock_time, when, words_of
 from referral.context import Practice
 from referral.naming import local_time
@@ -37,6 +46,7 @@ def create_blueprint(
     addresses: Addresses,
     subscriptions: SubscriptionDesk,
     attachments: Attachments,
+    imaging: Imaging,
 ) -> Blueprint:
     """All pages. live_url: the public address of the subscriptions websocket, `ws://127.0.0.1:8081/ws/subscriptions`.
 
@@ -66,6 +76,7 @@ def create_blueprint(
         return {
             "viewer": viewer(),
             "pages": tuple(_pages(viewer())),
+            "waiting": {"portal.waiting_studies": imaging.store.count_waiting} if "access" in g else {},
             "priorities": PRIORITIES,
             "clock_time": lambda moment: clock_time(moment, zone),
             "when": lambda moment: when(moment, zone),
@@ -93,6 +104,7 @@ def create_blueprint(
         return page("outbox.html", messages=outbox.list(MAX_MESSAGES))
 
     desk_routes.add(portal, practice)
+    study_routes.add(portal, practice, imaging)
     referral_routes.add(portal, practice, auth, attachments)
     client_routes.add(portal, auth)
     user_routes.add(portal, auth)
@@ -107,6 +119,7 @@ def _pages(looking: Viewer | None) -> Iterable[tuple[str, str]]:
         return
     if looking.is_staff:
         yield "portal.desk", "Front desk"
+        yield "portal.waiting_studies", "Unmatched studies"
     if looking.is_staff or looking.office:
         yield "portal.referrals", "Referrals"
     if looking.office:

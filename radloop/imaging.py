@@ -11,6 +11,7 @@ from pymongo.database import Database
 from dicomweb import projection, routes, wado_uri
 from dicomweb.attach import Attachments
 from dicomweb.blobs import BlobStore
+from dicomweb.corrections import Corrections
 from dicomweb.pool import PixelPool
 from dicomweb.projection import Projector
 from dicomweb.store import DicomStore
@@ -41,6 +42,10 @@ class Imaging:
     def attachments(self, clock: Callable[[], datetime]) -> Attachments:
         """What people add to orders. clock: the practice's."""
         return Attachments(self.store, self.blobs, self.settings.max_file_mb * 2**20, clock)
+
+    def corrections(self, clock: Callable[[], datetime]) -> Corrections:
+        """What the desk does. clock: the practice's."""
+        return Corrections(self.store, self.blobs, clock)
 
     def jobs(self) -> dict[str, Callable[[Event], None]]:
         """Studies become ImagingStudies, and who sees these sees the images."""

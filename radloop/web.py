@@ -17,6 +17,7 @@ from fhir_server.capability import capability_statement
 from fhir_server.index import searchable
 from fhir_server.index.active import ParameterSet
 from fhir_server.operations import standard
+from portal.studies import Imaging
 from radloop import __version__, demo_routes, health, metrics
 from radloop.clock import DemoClock, real_clock
 from radloop.parts import Parts
@@ -90,6 +91,7 @@ def create_app(parts: Parts) -> Flask:
             parts.subscriptions.addresses,
             parts.subscriptions.desk,
             parts.imaging.attachments(parts.clock),
+            Imaging(parts.imaging.store, parts.imaging.corrections(parts.clock)),
         )
     )
     app.register_blueprint(portal.tracker_routes.create_blueprint(parts.practice, auth, f"{settings.live_url}{PATH}"))

@@ -19,12 +19,15 @@ import conformance
 import fhir_server.http
 from dicomweb.attach import Attachments
 from dicomweb.blobs import BlobStore
+from dicomweb.corrections import Corrections
+from dicomweb.projection import Projector, ensure_endpoint
 from dicomweb.store import DicomStore
 from fhir_server.access import Access
 from fhir_server.prepare import Draft
 from fhir_server.repository import Repository
 from fhir_server.store import VersionStore
 from portal.routes import create_blueprint
+from portal.studies import Imaging
 from referral import escalation, rules, sweeper
 from referral.admission import ADMISSIONS
 from referral.codes import FULFILL, TASK_CODE, concept
@@ -129,16 +132,21 @@ def create_app(
     public_paths: Collection[str] = (),
     open_access: bool = False,
     attachments: Attachments | None = None,
+    imaging: Imaging | None = None,
 ) -> Flask:
     app = Flask("portal-test")
     fhir_server.http.install(app)
     guard.install(app, auth, public_paths=public_paths, public_prefixes=(CONFIRM,), open_access=open_access)
     app.register_blueprint(routes.create_blueprint(auth, practice.repository, PRACTICE))
     database, repository = practice.repository.store.database, practice.repository
-    attachments = attachments or Attachments(DicomStore(database), BlobStore(Path("nowhere")), 1, practice.clock)
+    nowhere = DicomStore(database), BlobStore(Path("nowhere"))
+    attachments = attachments or Attachments(*nowhere, 1, practice.clock)
+    imaging = imaging or Imaging(nowhere[0], Corrections(*nowhere, practice.clock))
     desk = SubscriptionDesk(SubscriptionStore(database), repository, conformance.topics())
     addresses = Addresses(MongoAddresses(database), outbox, ORIGIN)
-    app.register_blueprint(create_blueprint(practice, auth, bindings, outbox, LIVE, addresses, desk, attachments))
+    app.register_blueprint(
+        create_blueprint(practice, auth, bindings, outbox, LIVE, addresses, desk, attachments, imaging)
+    )
     return app
 
 
@@ -155,13 +163,36 @@ def blobs(tmp_path: Path) -> BlobStore:
 
 
 @pytest.fixture
+def project(studies: DicomStore, repository: Repository, react: Callable[[], None]) -> Callable[[], None]:
+    """Let the worker do what is due."""
+    ensure_endpoint(repository, f"{ORIGIN}/dicomweb")
+    projector = Projector(studies, repository)
+
+    def run() -> None:
+        while projector.project_due():
+            react()
+        react()
+
+    return run
+
+
+@pytest.fixture
 def attachments(studies: DicomStore, blobs: BlobStore, clock: Clock) -> Attachments:
     return Attachments(studies, blobs, 2 * 2**20, clock)
 
 
 @pytest.fixture
-def app(auth: AuthService, practice: Practice, bindings: Bindings, outbox: Outbox, attachments: Attachments) -> Flask:
-    return create_app(auth, practice, bindings, outbox, attachments=attachments)
+def app(
+    auth: AuthService,
+    practice: Practice,
+    bindings: Bindings,
+    outbox: Outbox,
+    attachments: Attachments,
+    studies: DicomStore,
+    blobs: BlobStore,
+) -> Flask:
+    imaging = Imaging(studies, Corrections(studies, blobs, practice.clock))
+    return create_app(auth, practice, bindings, outbox, attachments=attachments, imaging=imaging)
 
 
 @pytest.fixture

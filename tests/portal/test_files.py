@@ -10,7 +10,6 @@ from PIL import Image
 
 from dicomweb.blobs import BlobStore
 from dicomweb.imaging_study import is_attached
-from dicomweb.projection import Projector, ensure_endpoint
 from dicomweb.store import DicomStore
 from fhir_server.repository import Repository
 from tests.dicomweb.test_pictures import PDF
@@ -30,20 +29,6 @@ def a_photo(orientation: int = 1) -> bytes:
     file = BytesIO()
     Image.fromarray(PIXELS).save(file, "JPEG", exif=exif, comment=b"GPS 47.37", quality=95)
     return file.getvalue()
-
-
-@pytest.fixture
-def project(studies: DicomStore, repository: Repository, react: Callable[[], None]) -> Callable[[], None]:
-    """Let the worker do what is due."""
-    ensure_endpoint(repository, "http://127.0.0.1:8080/dicomweb")
-    projector = Projector(studies, repository)
-
-    def run() -> None:
-        while projector.project_due():
-            pass
-        react()
-
-    return run
 
 
 @pytest.fixture
