@@ -85,7 +85,7 @@ class Composer:
             data += chunk
             if len(data) > MAX_METADATA_BYTES:
                 raise TooLarge(f"metadata may have {MAX_METADATA_BYTES // 2**20} MB in one part")
-        with part10.refusing():
+        with part10.refusing(shaped=False):
             found = from_xml(bytes(data)) if media_type == DICOM_XML else orjson.loads(data)
         found = found if isinstance(found, list) else [found]
         if not all(isinstance(one, dict) for one in found):
@@ -122,7 +122,7 @@ class Composer:
                 self._blobs.discard(spooled)
 
     def _file(self, attributes: Attributes) -> Spooled:
-        with ExitStack() as stack, part10.refusing():
+        with ExitStack() as stack, part10.refusing(shaped=False):
             attributes = self._filled(attributes)
             syntax = self._syntax(attributes)
             needed: list[tuple[Dataset, int, str, _Bulk]] = []

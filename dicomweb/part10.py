@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import struct
 import tempfile
 import warnings
 import zlib
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
@@ -25,6 +27,25 @@ MAX_INFLATED_BYTES = 1024 * 1024 * 1024
 MAX_DEPTH = 64  # of sequences
 UNDEFINED = 0xFFFFFFFF
 PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # float, double float, integer
+
+# What pydicom and the codecs of text and numbers raise on bytes that are not what they should be.
+HOSTILE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    InvalidDicomError,
+    BytesLengthException,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    RecursionError,
+    SyntaxError,  # of XML that is none
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+_MISTAKES = (AttributeError, TypeError, UnboundLocalError)
 
 # What pydicom says about a value quotes it, and a value may be a patient's name.
 warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
@@ -108,8 +129,12 @@ def opened(file: BinaryIO) -> Iterator[Part10]:
 
 
 @contextlib.contextmanager
-def refusing() -> Iterator[None]:
-    """Whatever reading a hostile file raises, as a StoreFailure. The error's own text may quote a value: not told."""
+def refusing(*, shaped: bool = True) -> Iterator[None]:
+    """What reading a hostile file raises, as a StoreFailure. The error's own text may quote a value: not told.
+
+    An error that only a mistake of ours raises is not of the file, and passes. shaped: what our own lines take apart
+    is bytes and data sets, not JSON of which a client has chosen the shape.
+    """
     try:
         yield
     except StoreFailure:
@@ -118,8 +143,20 @@ def refusing() -> Iterator[None]:
         if error.errno:  # the disk, not the file's content: pydicom raises a bare OSError for that
             raise
         raise cannot_understand("the file is no readable DICOM file") from None
-    except Exception as error:
+    except HOSTILE as error:
+        if shaped and _is_ours(error):
+            raise
         raise cannot_understand(f"the file is no readable DICOM file ({type(error).__name__})") from None
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether a line of ours raised it, and not pydicom or Python's libraries, which meet with what is in the file
+    and say so by any of these errors."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_in = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return isinstance(error, _MISTAKES) and raised_in.startswith(__name__.partition(".")[0])
 
 
 def inflate(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ from dicomweb.corrections import Corrections
 from dicomweb.dicom_json import integer, text
 from dicomweb.imaging_study import started
 from dicomweb.matching import OrderMatcher, study_attributes
+from dicomweb.people import patient_id
 from dicomweb.records import Condition, StudyContent
 from dicomweb.store import DicomStore
 from dicomweb.uids import imaging_study_id
@@ -70,12 +71,12 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A patient on record, with the referrals that a study could be the result of."""
+    """A patient on record, with the referrals that a study could be the result of. number: that its images carry."""
 
     id: str
     name: str
     birth_date: str
-    numbers: str
+    number: str
     referrals: tuple[Card, ...]
 
 
@@ -132,7 +133,7 @@ def _found(practice: Practice, access: Access, patient: dict) -> Found:
         patient["id"],
         human_name(patient),
         patient.get("birthDate", ""),
-        ", ".join(i["value"] for i in patient.get("identifier", []) if i.get("value")),
+        patient_id(patient),
         tuple(board.card_of(practice, access, task.id) for task in tasks),
     )
 

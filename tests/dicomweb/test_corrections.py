@@ -20,11 +20,13 @@ from dicomweb.dicom_json import text
 from dicomweb.projection import Projector
 from dicomweb.store import DicomStore
 from dicomweb.uids import imaging_study_id
+from fhir_server.access import Access
 from fhir_server.errors import BadRequest, PreconditionFailed
 from fhir_server.repository import Repository
 from tests.dicomweb.conftest import Stow, a_slice, an_office, file_of
 from tests.dicomweb.test_projection import ID, STUDY, a_referral, resource
 
+SYSTEM = Access.system("test")
 NOW = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 OTHER = "1.2.826.0.1.3680043.8.498.7"
 PATIENT = {
@@ -111,16 +113,16 @@ class TestAssign:
         repository: Repository,
     ) -> None:
         a_referral(repository, "1", "ACC1")
-        repository.update(an_office("x").system("t"), {"resourceType": "Organization", "id": "hill", "name": "Hill"})
-        order = repository.read(an_office("x").system("t"), "ServiceRequest", "o1").resource()
+        repository.update(SYSTEM, {"resourceType": "Organization", "id": "hill", "name": "Hill"})
+        order = repository.read(SYSTEM, "ServiceRequest", "o1").resource()
         right = order | {"id": "o2", "identifier": [], "requester": {"reference": "Organization/hill"}}
         right.pop("identifier")
-        repository.update(an_office("x").system("t"), right | {"subject": {"reference": "Patient/p1"}})
+        repository.update(SYSTEM, right | {"subject": {"reference": "Patient/p1"}})
         stow(a_slice())
         drain(projector)
         lakeside, hill = (an_office(name) for name in ("lakeside", "hill"))
 
-        def seen(access: object) -> tuple[int, int]:
+        def seen(access: Access) -> tuple[int, int]:
             app.config["ACCESS"] = access
             browser = app.test_client()
             found = repository.search(access, "ImagingStudy", [], strict=True).matches
@@ -253,3 +255,20 @@ class TestMergeAndSplit:
         with pytest.raises(BadRequest):
             corrections.merge("user:frida", STUDY, state, STUDY, state)
         assert store.state(STUDY) == state
+
+
+def test_a_study_that_a_report_is_about_is_withdrawn_and_not_deleted(
+    stow: Stow, store: DicomStore, corrections: Corrections, projector: Projector, repository: Repository
+) -> None:
+    a_referral(repository)
+    stow(a_slice())
+    drain(projector)
+    about = {"imagingStudy": [{"reference": f"ImagingStudy/{ID}"}], "code": {"text": "CT"}, "status": "final"}
+    report = repository.create(SYSTEM, {"resourceType": "DiagnosticReport"} | about).version
+    (found,) = repository.search(SYSTEM, "DiagnosticReport", f"imagingStudy=ImagingStudy/{ID}", strict=True).matches
+    assert found.id == report.id
+    corrections.delete("user:frida", STUDY, store.state(STUDY))
+    drain(projector)
+    assert (resource(repository)["status"], resource(repository)["numberOfInstances"]) == ("entered-in-error", 0)
+    repository.delete(SYSTEM, "DiagnosticReport", report.id)
+    repository.delete(SYSTEM, "ImagingStudy", ID)
