@@ -57,3 +57,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A whole demonstration server, shared by the tests that only add to it."""
     with running(tmp_path_factory.mktemp("server")) as server:
         yield server
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--guarantee-events", default="100000", help="orders written while processes are killed")
+    parser.addoption("--guarantee-seed", default="1", help="of which process is killed when")
