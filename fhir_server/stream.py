@@ -8,8 +8,8 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pymongo.change_stream import ChangeStream
@@ -18,8 +18,9 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure, PyMongoError
 
 from fhir_server.access import AUDIT_TRAIL
+from fhir_server.at_hand import AtHand
 from fhir_server.lease import Lease
-from fhir_server.store import PREFIX, VersionStore, WriteNumbers, version_of
+from fhir_server.store import PREFIX, VersionStore, WriteNumbers
 from fhir_server.version import Version
 
 log = logging.getLogger(__name__)
@@ -30,11 +31,13 @@ PIPELINE = [{"$match": {"operationType": "insert", "ns.coll": _FOLLOWED}}]
 ATTEMPTS = 3  # at one version that its handler cannot take, before it is recorded and passed
 PAUSE_S = 0.5  # after an outage, and between attempts
 SAVE_EVERY_S = 0.2
+MOST_TOGETHER = 64  # versions between two looks at the lease
 AWAIT_MS = 500  # for the next version; also how long a consumer takes to stop
 HISTORY_LOST = {136, 286, 280}  # capped position lost, change stream history lost, fatal error
 OVERLAP = timedelta(minutes=5)  # versions read again when catching up, for writes that committed out of order
 
 Handle = Callable[[Version], None]
+HandleTogether = Callable[[Sequence[Version]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +62,13 @@ def follow(
     handle: Handle,
     stop: threading.Event,
     begin: Callable[[], None] = lambda: None,
+    together: HandleTogether | None = None,
 ) -> None:
     """Call `handle` for each committed version until `stop` is set; survives outages of MongoDB.
 
     begin: called each time before following begins, so also when another worker may have followed in between.
+    together: does the same for several versions that are at hand, in order; what it fails on goes to `handle` one by
+    one, the whole of it.
     A version whose handler fails `ATTEMPTS` times is kept in `consumer_failures` for an operator to see.
     """
     lease = Lease(database, f"consumer:{consumer}")
@@ -72,7 +78,7 @@ def follow(
                 stop.wait(PAUSE_S)
                 continue
             begin()
-            _Consumer(database, consumer, handle, stop, lease).run()
+            _Consumer(database, consumer, handle, together, stop, lease).run()
         except PyMongoError as error:
             log.warning("consumer %s waits for MongoDB: %s", consumer, type(error).__name__)
             stop.wait(PAUSE_S)
@@ -95,10 +101,19 @@ def await_earlier_writes(database: Database, session: ClientSession) -> None:
 
 
 class _Consumer:
-    def __init__(self, database: Database, name: str, handle: Handle, stop: threading.Event, lease: Lease) -> None:
+    def __init__(
+        self,
+        database: Database,
+        name: str,
+        handle: Handle,
+        together: HandleTogether | None,
+        stop: threading.Event,
+        lease: Lease,
+    ) -> None:
         self._database = database
         self._name = name
         self._handle = handle
+        self._together = together
         self._stop = stop
         self._lease = lease
         self._saved = time.monotonic()
@@ -135,15 +150,31 @@ class _Consumer:
         return True
 
     def _follow(self, stream: ChangeStream) -> None:
-        while not self._stop.is_set() and self._lease.hold():
-            change = stream.try_next()
-            if change is not None:
-                version = version_of(change["ns"]["coll"].removeprefix(PREFIX), change["fullDocument"])
-                committed = change["clusterTime"]
-                self._take(replace(version, position=committed.time << 32 | committed.inc))
-            if change is None or time.monotonic() - self._saved > SAVE_EVERY_S:
-                self._save(stream.resume_token)
-        self._save(stream.resume_token)
+        token = stream.resume_token
+        with AtHand(stream) as at_hand:
+            while not self._stop.is_set() and self._lease.hold():
+                reads = at_hand.take(MOST_TOGETHER if self._together else 1)
+                versions = [read.version for read in reads if read.version is not None]
+                self._take_together(versions)
+                token = reads[-1].token
+                if not versions or time.monotonic() - self._saved > SAVE_EVERY_S:
+                    self._save(token)
+        self._save(token)
+
+    def _take_together(self, versions: Sequence[Version]) -> None:
+        if self._together is not None and len(versions) > 1:
+            try:
+                self._together(versions)
+                return
+            except PyMongoError:
+                raise
+            except Exception as error:
+                # Which of them it was shows when each is taken alone.
+                log.warning(
+                    "consumer %s takes %d versions alone: %s", self._name, len(versions), type(error).__name__
+                )
+        for version in versions:
+            self._take(version)
 
     def _take(self, version: Version) -> None:
         for attempt in range(1, ATTEMPTS + 1):

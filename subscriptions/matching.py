@@ -4,7 +4,8 @@ Subscriptions come by the same stream as everything else, so their order to all 
 commits: a Subscription gets the events of all versions after it, whatever happens in between.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from conformance import Topic
 from fhir_server.access import Access
@@ -13,18 +14,27 @@ from fhir_server.reach import met
 from fhir_server.repository import Repository
 from fhir_server.version import Version
 from subscriptions.definition import SubscriptionDefinition, parse
-from subscriptions.reach import Reach
 from subscriptions.rights import Rights, RightsLost, owner_of
 from subscriptions.status import set_status
-from subscriptions.store import State, SubscriptionStore
+from subscriptions.store import Happening, State, SubscriptionStore
 from subscriptions.watching import Watcher, Watchers
 
 CONSUMER = "subscriptions"
 COUNTING = ("requested", "active", "error")  # in these the numbers of events go on
 
+MOST_AT_ONCE = 5000  # events in one insert, or those of one version
+
 # Where positions in the order of commits are not known, write numbers stand for them. Those are taken just before a
 # commit, so two versions can be committed against the order of their numbers.
 SKEW = 10_000_000 << 12  # ten seconds, as a difference of write numbers
+
+
+class _Match(NamedTuple):
+    """A version with its search keys, and those whose filters and topic it meets."""
+
+    version: Version
+    keys: Collection[str]
+    watchers: list[Watcher]
 
 
 class Matching:
@@ -54,10 +64,19 @@ class Matching:
                 self._watch(version, state.position, version.number - SKEW)
 
     def __call__(self, version: Version) -> None:
-        if version.resource_type == "Subscription":
-            self._take(version)
-        elif not version.deleted and self._watchers.any_of(version.resource_type):
-            self._match(version)
+        self.together([version])
+
+    def together(self, versions: Sequence[Version]) -> None:
+        """The same for several in the order of commits: their events are added at once."""
+        found: list[_Match] = []
+        for version in versions:
+            if version.resource_type == "Subscription":
+                self._tell(found)  # what comes before a Subscription was told of is decided without it
+                found = []
+                self._take(version)
+            elif not version.deleted and self._watchers.any_of(version.resource_type):
+                found.append(self._match(version))
+        self._tell(found)
 
     # Subscriptions
 
@@ -99,26 +118,42 @@ class Matching:
 
     # All other versions
 
-    def _match(self, version: Version) -> None:
+    def _match(self, version: Version) -> _Match:
         keys = self._keys(version)
         watchers = self._watchers.concerned(version, keys)
-        if not watchers:
-            return
-        fired = set(self._fired({watcher.topic.url: watcher.topic for watcher in watchers}.values(), version))
-        watchers = [watcher for watcher in watchers if watcher.topic.url in fired]
-        lost: dict[str, RightsLost] = {}
-        told = []
-        accesses = self._accesses(watchers, version.resource_type, lost)
-        for watcher in watchers:
-            access = accesses.get((watcher.owner, watcher.reach))
-            if access is None or not access.sees(version.scope):
-                continue
-            if met(access.reach("r", version.resource_type), keys):
-                told.append(watcher.id)
-        self._store.append(version.reference, version.version, version.op, version.last_updated, told)
-        for watcher in watchers:
-            if watcher.owner in lost and watcher.active:
-                set_status(self._repository, watcher.id, watcher.version, "error", str(lost[watcher.owner]))
+        if watchers:
+            fired = set(self._fired({watcher.topic.url: watcher.topic for watcher in watchers}.values(), version))
+            watchers = [watcher for watcher in watchers if watcher.topic.url in fired]
+        return _Match(version, keys, watchers)
+
+    def _tell(self, found: Sequence[_Match]) -> None:
+        """Add the events for those who may see what happened, by their rights as they are now."""
+        accesses: dict[str, Access | None] = {}
+        lost: dict[str, tuple[Watcher, str]] = {}
+        happenings = []
+        for version, keys, watchers in found:
+            told = []
+            for watcher in watchers:
+                if watcher.owner not in accesses:
+                    accesses[watcher.owner] = self._rights.access(watcher.owner)
+                try:
+                    access = self._rights.reaching(accesses[watcher.owner], version.resource_type, watcher.reach)
+                except RightsLost as loss:
+                    lost.setdefault(watcher.id, (watcher, str(loss)))
+                else:
+                    if access.sees(version.scope) and met(access.reach("r", version.resource_type), keys):
+                        told.append(watcher.id)
+            if told:
+                happenings.append(
+                    Happening(version.reference, version.version, version.op, version.last_updated, told)
+                )
+            if sum(len(one.subscriptions) for one in happenings) >= MOST_AT_ONCE:
+                self._store.append(happenings)
+                happenings = []
+        self._store.append(happenings)
+        for watcher, why in lost.values():
+            if watcher.active:
+                set_status(self._repository, watcher.id, watcher.version, "error", why)
 
     def _keys(self, version: Version) -> Collection[str]:
         """The search keys that the version has, or had while it was the newest."""
@@ -132,19 +167,6 @@ class Matching:
             previous = self._repository.store.version(version.resource_type, version.id, version.version - 1)
             before = previous.resource() if previous is not None and not previous.deleted else None
         return (topic.url for topic in topics if fires(topic, version.op, before, after))
-
-    def _accesses(
-        self, watchers: Collection[Watcher], resource_type: str, lost: dict[str, RightsLost]
-    ) -> dict[tuple[str, Reach | None], Access]:
-        """The present access of each owner, as far as a Subscription reaches, looked up once; those who have none are
-        put into `lost`."""
-        found = {}
-        for owner, reach in {(watcher.owner, watcher.reach) for watcher in watchers}:
-            try:
-                found[owner, reach] = self._rights.required(owner, resource_type, reach)
-            except RightsLost as loss:
-                lost[owner] = loss
-        return found
 
 
 def fires(topic: Topic, op: str, before: dict | None, after: dict) -> bool:

@@ -39,7 +39,11 @@ class Rights:
     def required(self, owner: str, resource_type: str, reach: Reach | None = None) -> Access:
         """The owner's access, as far as the Subscription reaches. Raises RightsLost when it does not read the
         type of the topic."""
-        access = self.access(owner)
+        return self.reaching(self.access(owner), resource_type, reach)
+
+    def reaching(self, access: Access | None, resource_type: str, reach: Reach | None = None) -> Access:
+        """This access as it was looked up, as far as the Subscription reaches. Raises RightsLost when it does not
+        read the type of the topic."""
         if access is None:
             raise RightsLost("the subscriber has no access any more")
         if not access.allows("read", resource_type):

@@ -55,7 +55,8 @@ class SubscriptionService:
 
     def match(self, stop: threading.Event) -> None:
         """Turn versions into events until `stop` is set."""
-        stream.follow(self._database, CONSUMER, self._matching, stop, self._matching.begin)
+        matching = self._matching
+        stream.follow(self._database, CONSUMER, matching, stop, matching.begin, matching.together)
 
     def deliver(self, stop: threading.Event) -> None:
         """Deliver by rest-hook and mail until `stop` is set."""

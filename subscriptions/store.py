@@ -3,12 +3,12 @@
 The log of events is the queue: an event is delivered once `delivered` of its Subscription has reached its
 number. There is no counter beside the log: the next number is the newest one plus one, and unique indexes on
 (subscription, number) and (subscription, source version) decide among writers. So numbers have no gaps, a
-version that the stream hands over again adds nothing, and one insert is all that an event costs.
+version that the stream hands over again adds nothing, and one insert is all that many events cost.
 """
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -38,6 +38,17 @@ class Event:
     version: int
     op: str
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """A version that is an event of these Subscriptions; focus, version, op and at as in `Event`."""
+
+    focus: str
+    version: int
+    op: str
+    at: datetime
+    subscriptions: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,29 +113,43 @@ class SubscriptionStore:
 
     # Events
 
-    def append(self, focus: str, version: int, op: str, at: datetime, subscriptions: Iterable[str]) -> None:
-        """Add one event to each of the Subscriptions, under its next number; not where it is already."""
-        source, waiting = f"{focus}/_history/{version}", list(dict.fromkeys(subscriptions))
-        while waiting:
-            last = self._newest(waiting)
-            told = {"source": source, "focus": focus, "v": version, "op": op, "at": at}
-            documents = [{"sub": sub, "number": last[sub] + 1, **told} for sub in waiting]
-            lost: dict[int, dict] = {}
-            try:
-                self._events.insert_many(documents, ordered=False)
-            except BulkWriteError as error:
-                lost = {failure["index"]: failure for failure in error.details["writeErrors"]}
-                if any(failure["code"] != DUPLICATE_KEY for failure in lost.values()):
-                    raise
-            for index, sub in enumerate(waiting):
-                if index in lost:
-                    self._last.pop(sub, None)
-                else:
-                    self._last[sub] = last[sub] + 1
-            # Taken number: another writer was quicker, try the next. Taken source: the event is there already.
-            waiting = [waiting[index] for index, failure in lost.items() if "source" not in failure["keyPattern"]]
+    def append(self, happenings: Iterable[Happening]) -> None:
+        """Add the events to each of their Subscriptions, in order, under its next numbers; not those that are there.
 
-    def _newest(self, subscriptions: list[str]) -> dict[str, int]:
+        Killed or failing anywhere in between it has added the first of them and none after.
+        """
+        waiting: list[dict[str, Any]] = [
+            {"sub": sub, "source": f"{one.focus}/_history/{one.version}", "focus": one.focus, "v": one.version,
+             "op": one.op, "at": one.at}
+            for one in happenings
+            for sub in dict.fromkeys(one.subscriptions)
+        ]  # fmt: skip
+        while waiting:
+            last = self._newest({event["sub"] for event in waiting})
+            numbered = []
+            for event in waiting:
+                last[event["sub"]] += 1
+                numbered.append(event | {"number": last[event["sub"]]})
+            try:
+                self._events.insert_many(numbered, ordered=True)
+            except BulkWriteError as error:
+                for sub in last:
+                    self._last.pop(sub, None)
+                waiting = self._missing(waiting[_first_double(error) :])
+            else:
+                self._last.update(last)
+                return
+
+    def _missing(self, events: list[dict]) -> list[dict]:
+        """Those that are not there yet: what was met was another writer's number, or the event itself."""
+        of_these = {
+            "sub": {"$in": [one["sub"] for one in events]},
+            "source": {"$in": [one["source"] for one in events]},
+        }
+        there = {(one["sub"], one["source"]) for one in self._events.find(of_these, {"sub": 1, "source": 1})}
+        return [event for event in events if (event["sub"], event["source"]) not in there]
+
+    def _newest(self, subscriptions: Collection[str]) -> dict[str, int]:
         unknown = [sub for sub in subscriptions if sub not in self._last]
         if unknown:
             self._last.update(dict.fromkeys(unknown, 0))
@@ -307,6 +332,15 @@ class BindingTokens:
             return None
         numbers = {one["id"]: one["number"] for one in found["numbers"]}
         return Bound(digest, found["subject"], numbers, found["until"])
+
+
+def _first_double(error: BulkWriteError) -> int:
+    """The index of the first insert that a unique index refused. Raises the error when that is not what happened: a
+    majority that did not confirm may not have the others either."""
+    failures = error.details["writeErrors"]
+    if error.details["writeConcernErrors"] or not failures or failures[0]["code"] != DUPLICATE_KEY:
+        raise error
+    return int(failures[0]["index"])
 
 
 def _at(replays: int) -> dict:

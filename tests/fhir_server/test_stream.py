@@ -2,22 +2,29 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import pytest
 from pymongo.database import Database
 
-from fhir_server import stream
+from fhir_server import at_hand, stream
 from fhir_server.repository import Repository
 from fhir_server.version import Version
 from tests.fhir_server.conftest import PRACTICE
 
 
-def follow_until(database: Database, handle: Callable[[Version], None], done: threading.Event) -> None:
+def follow_until(
+    database: Database,
+    handle: Callable[[Version], None],
+    done: threading.Event,
+    together: stream.HandleTogether | None = None,
+) -> None:
     """Run a consumer until `done`, at most 20 s."""
     stop = threading.Event()
-    worker = threading.Thread(target=stream.follow, args=(database, "test", handle, stop))
+    worker = threading.Thread(
+        target=stream.follow, args=(database, "test", handle, stop), kwargs={"together": together}
+    )
     worker.start()
     assert done.wait(20), "the consumer did not see what it should"
     stop.set()
@@ -97,6 +104,70 @@ def test_passes_a_version_that_its_handler_cannot_take_and_keeps_it_on_record(
     assert failure is not None
     assert failure["version"] == "Patient/1/_history/1"
     assert failure["at"] <= datetime.now(UTC)
+
+
+def test_what_is_at_hand_is_taken_together_in_order(database: Database, repository: Repository) -> None:
+    write(repository, ["1"])
+    _, handle, done = collector(1)
+    follow_until(database, handle, done)
+    ids = [str(n) for n in range(2, 29)]
+    write(repository, ids)  # while no consumer runs
+    seen: list[list[str]] = []
+    done = threading.Event()
+
+    def together(versions: Sequence[Version]) -> None:
+        seen.append([version.id for version in versions])
+        if seen[-1][-1] == ids[-1]:
+            done.set()
+
+    follow_until(database, lambda version: together([version]), done, together)
+    told = [id for one in seen for id in one if id != "1"]
+    assert told == ids
+    assert max(map(len, seen)) > 1
+
+
+def test_of_versions_taken_together_the_one_that_cannot_be_taken_is_passed_alone(
+    database: Database, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "PAUSE_S", 0.01)
+    write(repository, ["1"])
+    _, handle, done = collector(1)
+    follow_until(database, handle, done)
+    write(repository, ["2", "3", "4"])
+    seen, handle, done = collector(2)
+
+    def fussy(version: Version) -> None:
+        if version.id == "3":
+            raise ValueError("cannot take this")
+        if version.id != "1":
+            handle(version)
+
+    def together(versions: Sequence[Version]) -> None:
+        for version in versions:
+            fussy(version)
+
+    follow_until(database, fussy, done, together)
+    assert seen == ["Patient/2/_history/1", "Patient/4/_history/1"]
+    assert [failure.version for failure in stream.failures(database)] == ["Patient/3/_history/1"]
+
+
+def test_large_versions_are_read_ahead_one_by_one(
+    database: Database, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(at_hand, "MOST_BYTES", 10)
+    write(repository, ["1"])
+    _, handle, done = collector(1)
+    follow_until(database, handle, done)
+    write(repository, ["2", "3", "4"])
+    seen, handle, done = collector(3)
+    sizes: list[int] = []
+
+    def together(versions: Sequence[Version]) -> None:
+        sizes.append(len(versions))
+
+    follow_until(database, lambda version: handle(version) if version.id != "1" else None, done, together)
+    assert seen == [f"Patient/{id}/_history/1" for id in "234"]
+    assert sizes == []
 
 
 def test_a_second_worker_waits_while_the_first_holds_the_lease(database: Database) -> None:

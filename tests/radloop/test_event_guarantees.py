@@ -213,19 +213,20 @@ class Proof:
             entry = {"resource": patient, "request": {"method": "PUT", "url": f"Patient/guarantee-{writer}"}}
             caller.post("", {"resourceType": "Bundle", "type": "transaction", "entry": [entry]})
         self.subscribe()
-        with ThreadPoolExecutor(WRITERS + 1) as pool:
+        with ThreadPoolExecutor(WRITERS) as pool:
             writing = [pool.submit(self.write, writer, count // WRITERS) for writer in range(WRITERS)]
-            disturbing = pool.submit(disturb, self, lambda: self._stop.is_set() or all(w.done() for w in writing))
             try:
-                self._wait([*writing, disturbing])
+                # In this thread: a child of another one would be ended with it.
+                disturb(self, lambda: all(one.done() for one in writing) or any(map(_has_failed, writing)))
+                self._wait(writing)
             finally:
                 self._stop.set()
 
-    def _wait(self, work: list[Future]) -> None:
+    def _wait(self, writing: list[Future]) -> None:
         """Until everything is written and told. Fails when nothing arrives any more."""
         seen, since = -1, time.monotonic()
         while True:
-            for one in work:
+            for one in writing:
                 if one.done():
                     one.result()
             for subscriber in self.everyone:
@@ -233,7 +234,7 @@ class Proof:
             arrived = sum(subscriber.ledger.arrived for subscriber in self.everyone)
             if arrived != seen:
                 seen, since = arrived, time.monotonic()
-            if all(one.done() for one in work) and arrived >= self.expected():
+            if all(one.done() for one in writing) and arrived >= self.expected():
                 return
             assert time.monotonic() - since < STANDSTILL_S, f"{arrived} of {self.expected()} events arrived"
             time.sleep(0.05)
@@ -328,6 +329,10 @@ def _binding(caller: Caller, id: str) -> tuple[str, str]:
     answer = caller.get(f"Subscription/{id}/$get-ws-binding-token")
     values = {parameter["name"]: parameter for parameter in answer["parameter"]}
     return values["websocket-url"]["valueUrl"], values["token"]["valueString"]
+
+
+def _has_failed(work: Future) -> bool:
+    return work.done() and work.exception() is not None
 
 
 def _is_active(caller: Caller, id: str) -> bool:

@@ -1,8 +1,10 @@
 """Which versions become events of which Subscriptions, and under which numbers."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from pymongo.errors import BulkWriteError
 
 from fhir_server.version import Version
 from subscriptions.matching import Matching, fires
@@ -243,6 +245,37 @@ class TestReplay:
             other(version)
         assert [number for number, _ in world.events(id)] == [1, 2, 3, 4, 5]
         assert len({source for _, source in world.events(id)}) == 5
+
+    def test_versions_taken_together_are_counted_as_they_come_one_by_one(self, world: World) -> None:
+        ids = self.history(world)
+        world.pump()
+        seen = {id: world.events(id) for id in ids}
+        for _ in range(2):  # the second time all of them are there
+            world.database["subscription_events"].delete_many({"number": {"$gt": 2}})
+            matching = world.new_matching()
+            matching.begin()
+            matching.together(world.versions())
+            assert {id: world.events(id) for id in ids} == seen
+
+    def test_what_a_majority_did_not_confirm_is_not_taken_for_told(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A primary that steps down may take back what it wrote; then the next number would leave a gap."""
+        id = world.subscribe(a_subscription())
+        world.pump()
+        unconfirmed = {"writeErrors": [], "writeConcernErrors": [{"code": 189, "errmsg": "primary stepped down"}]}
+
+        def insert(*_: Any, **__: Any) -> None:
+            raise BulkWriteError(unconfirmed)
+
+        world.task()
+        with monkeypatch.context() as patch:
+            patch.setattr(world.store._events, "insert_many", insert)
+            with pytest.raises(BulkWriteError):
+                world.pump()
+        world.task()
+        world.pump()
+        assert [number for number, _ in world.events(id)] == [1, 2]
 
     def test_a_worker_that_takes_over_counts_on_from_what_others_have_counted(self, world: World) -> None:
         id = world.subscribe(a_subscription())
