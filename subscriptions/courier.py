@@ -3,6 +3,7 @@
 The Subscription is read anew for each sending, so what its owner or an administrator changed counts at once.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ from subscriptions.status import SERVER, set_status
 from subscriptions.store import State, SubscriptionStore
 
 LEASE_S = 10.0  # so long a Subscription waits for a worker that was killed; a living one renews its leases
+FRESH_S = 2.0  # a lease taken so recently is still ours
 FAX_LOOK_S = 5.0  # a gateway takes a minute or so for a page
 GONE = 410  # an endpoint's way to say that it wants no more
 
@@ -54,21 +56,23 @@ class _TakenOver(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """A Subscription as it is now, with how far it is."""
+    """A Subscription as it is now, with how far it is. claimed: when its lease was taken, by time.monotonic()."""
 
     version: Version
     definition: SubscriptionDefinition
     state: State
+    claimed: float
 
 
 @dataclass(frozen=True, slots=True)
 class Next:
     """How a turn ended. again: there may be more to do at once; delay_s: come again after so many seconds although
-    nothing new happens; failing: the endpoint did not take the last sending."""
+    nothing new happens; failing: the endpoint did not take the last sending; released: the lease is given back."""
 
     again: bool = False
     delay_s: float | None = None
     failing: bool = False
+    released: bool = False
 
 
 class Courier:
@@ -102,22 +106,18 @@ class Courier:
         self._policy = policy
 
     def turn(self, id: str, stopping: Callable[[], bool]) -> Next:
-        """Do all there is to do, unless another worker is at it."""
-        state = self._claim(id)
-        if state is None:
-            return Next()
+        """Do all there is to do, unless another worker is at it. What comes to be done meanwhile wakes its caller."""
+        step = Next(again=True)
         try:
-            while state is not None and not stopping():
-                case = self._case(id, state)
+            while step.again and not stopping():
+                case = self._case(id)
                 if case is None:
-                    break
+                    return Next()
                 step = self._step(case)
-                if not step.again:
-                    return step
-                state = self._claim(id)
-            return Next()
+            return step
         finally:
-            self._store.release(id, self._holder)
+            if not step.released:
+                self._store.release(id, self._holder)
 
     def renew(self, ids: Iterable[str]) -> None:
         """Lengthen the leases of turns under way; to be called more often than every LEASE_S."""
@@ -127,7 +127,12 @@ class Courier:
         # Leases and retries run on the machine's clock, whatever the practice's time is.
         return self._store.claim(id, self._holder, datetime.now(UTC), LEASE_S)
 
-    def _case(self, id: str, state: State) -> _Case | None:
+    def _case(self, id: str) -> _Case | None:
+        """The Subscription, its lease taken; None when another worker has it, or when it wants no deliveries."""
+        claimed = time.monotonic()
+        state = self._claim(id)
+        if state is None:
+            return None
         try:
             version = self._repository.read(SERVER, "Subscription", id)
         except (NotFound, Gone):
@@ -140,7 +145,7 @@ class Courier:
         except Unprocessable as fault:
             self._set_status(version, "error", f"no longer deliverable: {fault.diagnostics}")
             return None
-        return _Case(version, definition, state)
+        return _Case(version, definition, state, claimed)
 
     def _step(self, case: _Case) -> Next:
         """One sending."""
@@ -190,9 +195,10 @@ class Courier:
     def _deliver(self, case: _Case) -> Next:
         state, definition = case.state, case.definition
         access = self._rights.required(state.owner, definition.topic.resource_type, definition.reach)
-        events = self._store.events(state.id, state.delivered + 1, limit=definition.max_count)
-        if not events:
+        found = self._store.events(state.id, state.delivered + 1, limit=definition.max_count + 1)
+        if not found:
             return Next(delay_s=self._heartbeat(case))
+        events = found[: definition.max_count]
         notified = fitting(self._rights.notified(events, access, state.withheld), definition.content)
         if definition.channel == EMAIL:
             try:
@@ -211,14 +217,18 @@ class Courier:
         elif definition.plain:
             self._push(case, notified[0])
         else:
-            self._post(case, EVENT, notified, self._store.last_number(state.id))
-        self._store.sent(state.id, self._holder, datetime.now(UTC), notified[-1].number, state.replays)
-        return Next(again=True)
+            newest = found[-1].number if len(events) == len(found) else self._store.last_number(state.id)
+            self._post(case, EVENT, notified, newest)
+        last = len(notified) == len(found)
+        self._store.sent(state.id, self._holder, datetime.now(UTC), notified[-1].number, state.replays, last)
+        if not last:
+            return Next(again=True)
+        return Next(delay_s=_heartbeat_s(definition), released=True)
 
     def _heartbeat(self, case: _Case) -> float | None:
         """Send a heartbeat when it is time; returns the seconds until the next one."""
-        state, period_s = case.state, case.definition.heartbeat_s
-        if period_s is None or case.definition.channel != REST_HOOK:
+        state, period_s = case.state, _heartbeat_s(case.definition)
+        if period_s is None:
             return None
         if state.last_sent is not None:
             left_s = _seconds_until(state.last_sent + timedelta(seconds=period_s))
@@ -226,7 +236,7 @@ class Courier:
                 return left_s
         self._post(case, HEARTBEAT, [], self._store.last_number(state.id))
         self._store.sent(state.id, self._holder, datetime.now(UTC), replays=state.replays)
-        return float(period_s)
+        return period_s
 
     def _post(self, case: _Case, kind: str, events: list[Notified], total: int) -> None:
         state, definition = case.state, case.definition
@@ -250,7 +260,7 @@ class Courier:
     def _call(self, case: _Case, method: str, url: str, body: bytes, mime: str) -> None:
         definition = case.definition
         headers = [*([("Content-Type", mime)] if mime else []), *definition.headers]
-        if self._claim(case.state.id) is None:
+        if time.monotonic() - case.claimed > FRESH_S and self._claim(case.state.id) is None:
             raise _TakenOver
         try:
             answer = self._outgoing.call(method, url, body, headers, definition.timeout_s)
@@ -275,6 +285,13 @@ class Courier:
 
     def _set_status(self, seen: Version, status: str, error: str | None) -> None:
         set_status(self._repository, seen.id, seen.version, status, error)
+
+
+def _heartbeat_s(definition: SubscriptionDefinition) -> float | None:
+    """The period of the heartbeats that are sent from here."""
+    if definition.channel != REST_HOOK or definition.heartbeat_s is None:
+        return None
+    return float(definition.heartbeat_s)
 
 
 def _seconds_until(moment: datetime | None) -> float:

@@ -84,7 +84,9 @@ class Delivery:
 
     def _is_not_for_events(self, subscription: str) -> bool:
         """Whether a new event is no reason for a turn: it shortens no back-off, and live ones are not ours."""
-        return subscription in self._live or (subscription in self._failing and subscription in self._timers)
+        with self._changed:
+            waits = subscription in self._timers and subscription not in self._running
+            return subscription in self._live or (subscription in self._failing and waits)
 
     def _wait(self, until: float, stop: threading.Event) -> None:
         """Sleep until then or the next timer; give their turn to those whose time has come."""

@@ -42,10 +42,12 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """A notification to be sent. number: the last event in it, None where it has none."""
+    """A notification to be sent. number: the last event in it, None where it has none. more: there may be more to
+    be sent at once; else what comes after it wakes the listener."""
 
     text: str
     number: int | None = None
+    more: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class Feed:
         self.ended = False
         self._sources = sources
         self._told: str | None = None  # the status that the client knows; None before the handshake
+        self._own = False  # as of the last look
         self._sent = 0  # number of the last event
         self._heartbeat_s: int | None = None
         self._last_sending = time.monotonic()
@@ -103,8 +106,7 @@ class Feed:
         """The client has the events up to this number."""
         if number > self._sent:  # sent before all was set back
             return
-        newest = self._sources.repository.store.newest("Subscription", self.id)
-        if newest is not None and owner_of(newest) == self.bound.subject:  # what a page has seen is nobody's delivery
+        if self._own:  # what a page has seen is nobody's delivery
             self._sources.store.advance(self.id, number, datetime.now(UTC), self._replays)
 
     def _case(self) -> _Case | None:
@@ -124,7 +126,8 @@ class Feed:
             self.ended = True
         if self.ended or state is None:  # without a state the stream has yet to tell of it, and will wake us then
             return None
-        return _Case(version, definition, state, owner_of(version) == self.bound.subject)
+        self._own = owner_of(version) == self.bound.subject
+        return _Case(version, definition, state, self._own)
 
     def _next(self, case: _Case) -> Sending | None:
         status = case.definition.status
@@ -149,10 +152,11 @@ class Feed:
     def _events(self, case: _Case) -> Sending | None:
         """The next events; those of a Subscription that is not the reader's own, as far as they may see them."""
         rights, definition = self._sources.rights, case.definition
-        while found := self._sources.store.events(self.id, self._sent + 1, limit=definition.max_count):
+        while found := self._sources.store.events(self.id, self._sent + 1, limit=definition.max_count + 1):
             try:
                 access = rights.required(self.bound.subject, definition.topic.resource_type, definition.reach)
-                notified = rights.notified(found, access, case.state.withheld if case.own else ALL)
+                events = found[: definition.max_count]
+                notified = rights.notified(events, access, case.state.withheld if case.own else ALL)
             except RightsLost as loss:
                 self._lose(case, loss)
                 return None
@@ -160,7 +164,8 @@ class Feed:
             self._sent = notified[-1].number
             told = notified if case.own else [event for event in notified if event.source is not None]
             if told:
-                return self._sending(EVENT, case, told)
+                newest = found[-1].number if len(events) == len(found) else None
+                return self._sending(EVENT, case, told, newest, len(notified) < len(found))
         return None
 
     def _lose(self, case: _Case, loss: RightsLost) -> None:
@@ -169,16 +174,20 @@ class Feed:
         else:
             self.ended = True
 
-    def _sending(self, kind: str, case: _Case, events: list[Notified]) -> Sending | None:
+    def _sending(
+        self, kind: str, case: _Case, events: list[Notified], newest: int | None = None, more: bool = True
+    ) -> Sending | None:
+        """newest: number of the newest event, where that is known."""
         number = self._sent if kind == EVENT else None
         if self._pings:
             word = PINGS.get(kind)
-            return Sending(f"{word} {self.id}", number) if word else None
-        return Sending(fhir_json.dumps(self._bundle(kind, case, events)).decode(), number)
+            return Sending(f"{word} {self.id}", number, more) if word else None
+        if newest is None:
+            newest = self._sources.store.last_number(self.id)
+        return Sending(fhir_json.dumps(self._bundle(kind, case, events, newest)).decode(), number, more)
 
-    def _bundle(self, kind: str, case: _Case, events: list[Notified]) -> dict:
+    def _bundle(self, kind: str, case: _Case, events: list[Notified], total: int) -> dict:
         definition, repository = case.definition, self._sources.repository
-        total = self._sources.store.last_number(self.id)
         error = case.version.resource().get("error")
         about = About(
             self.id,

@@ -258,7 +258,8 @@ class Session:
             self._send(sending.text)
             if sending.number is not None:
                 self._prove(feed, sending.number)
-            self.wake(id)  # perhaps there is more; the others have their turns first
+            if sending.more:
+                self.wake(id)  # the others have their turns first
         if feed.ended:
             self._drop(feed)
 

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 DUPLICATE_KEY = 11000
 PAUSE_S = 0.5  # after an outage
 AWAIT_MS = 500  # for the next wake; also how long a watcher takes to stop
+FREE = {"lease_until": None, "lease_holder": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,17 +238,26 @@ class SubscriptionStore:
         self._states.update_many(still, {"$set": {"lease_until": now + timedelta(seconds=for_s)}})
 
     def release(self, subscription: str, holder: str) -> None:
-        free = {"lease_until": None, "lease_holder": None}
-        self._states.update_one({"_id": subscription, "lease_holder": holder}, {"$set": free})
+        self._states.update_one({"_id": subscription, "lease_holder": holder}, {"$set": FREE})
 
     def sent(
-        self, subscription: str, holder: str, now: datetime, delivered: int | None = None, replays: int = 0
+        self,
+        subscription: str,
+        holder: str,
+        now: datetime,
+        delivered: int | None = None,
+        replays: int = 0,
+        release: bool = False,
     ) -> None:
         """Something was accepted by the endpoint; `delivered`: the last event number in it. Not noted when it was
-        set back since: `replays` is what the sender knew."""
+        set back since: `replays` is what the sender knew. release: give the lease back with it."""
         told = {"last_sent": now, "failures": 0, "failing_since": None, "next_attempt": None, "reason": None}
-        change: dict[str, Any] = {"$set": told} | ({} if delivered is None else {"$max": {"delivered": delivered}})
-        self._states.update_one({"_id": subscription, "lease_holder": holder, **_at(replays)}, change)
+        change: dict[str, Any] = {"$set": told | (FREE if release else {})}
+        if delivered is not None:
+            change["$max"] = {"delivered": delivered}
+        noted = self._states.update_one({"_id": subscription, "lease_holder": holder, **_at(replays)}, change)
+        if release and not noted.matched_count:
+            self.release(subscription, holder)
 
     def withhold(self, subscription: str, number: int) -> None:
         """From a handshake on: events up to this number that the subscriber may not see are sent bare."""

@@ -49,8 +49,8 @@ def patiently(call: Callable[[], T]) -> T:
     while True:
         try:
             return call()
-        except requests.ConnectionError:
-            pass
+        except (requests.ConnectionError, requests.Timeout):
+            pass  # no server there, or its answer was lost
         except requests.HTTPError as error:
             if error.response is None or error.response.status_code != 503:
                 raise StepFailed(
