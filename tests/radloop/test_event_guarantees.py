@@ -263,9 +263,9 @@ def a_proof(folder: Path) -> Iterator[Proof]:
 
 def one_worker_and_one_primary(proof: Proof, over: Callable[[], bool]) -> None:
     """Each once, in the middle of the run."""
-    wait_for("some orders are told", lambda: proof.told > 300)
+    wait_for("some orders are told", lambda: proof.told > 200)
     proof.server.kill("worker")
-    wait_for("some more are told", lambda: proof.told > 1000)
+    wait_for("some more are told", lambda: proof.told > 600)
     primary = proof.members.primary()
     primary.kill()
     proof.members.primary()
@@ -307,7 +307,7 @@ class Disturbance:
 
 def test_nothing_is_lost_when_a_worker_and_the_primary_are_killed(tmp_path: Path) -> None:
     with a_proof(tmp_path) as proof:
-        proof.run(2000, one_worker_and_one_primary)
+        proof.run(1200, one_worker_and_one_primary)
         proof.judge()
 
 
