@@ -299,6 +299,32 @@ class TestFailures:
             enough.set()
             other.close()
 
+    def test_what_happens_while_an_endpoint_takes_its_time_follows_at_once(
+        self, database: Database, listener: Listener
+    ) -> None:
+        asked, enough = threading.Event(), threading.Event()
+
+        def take_time(handler: BaseHTTPRequestHandler) -> None:
+            asked.set()
+            enough.wait(20)
+            ok(handler)
+
+        world = make_world(database, {LAKESIDE.subject: LAKESIDE}, STUBBORN)
+        world.service._delivery._look_over_s = 3600  # what wakes it is the event itself
+        world.start()
+        try:
+            activated(world, listener)
+            listener.answer = take_time
+            world.task()
+            assert asked.wait(20)
+            world.task()
+            enough.set()
+            listener.wait_for(heard(2))
+        finally:
+            enough.set()
+            world.stop()
+        assert numbers(listener) == [1, 2]
+
 
 class TestRestart:
     def test_the_next_worker_delivers_what_the_last_one_left(self, database: Database, listener: Listener) -> None:
