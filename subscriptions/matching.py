@@ -67,29 +67,34 @@ class Matching:
         self.together([version])
 
     def together(self, versions: Sequence[Version]) -> None:
-        """The same for several in the order of commits: their events are added at once."""
+        """The same for several in the order of commits: their events are added at once, and what they say of
+        Subscriptions is recorded after that, so that whoever begins here again decides as it was decided now."""
         found: list[_Match] = []
+        states: list[State] = []
         for version in versions:
             if version.resource_type == "Subscription":
-                self._tell(found)  # what comes before a Subscription was told of is decided without it
-                found = []
-                self._take(version)
+                if version.deleted:
+                    self._tell(found)
+                    self._store.record(states)
+                    found, states = [], []
+                states += self._take(version)
             elif not version.deleted and self._watchers.any_of(version.resource_type):
                 found.append(self._match(version))
         self._tell(found)
+        self._store.record(states)
 
     # Subscriptions
 
-    def _take(self, version: Version) -> None:
+    def _take(self, version: Version) -> list[State]:
+        """What is to be recorded of a Subscription; nothing for a deleted one, or a replay."""
         known = self._watchers.get(version.id)
         if known is not None and version.version < known.version:
-            return  # a replay
+            return []
         if version.deleted:
             self._store.remove(version.id, version.version)
             self._watchers.remove(version.id)
-            return
-        definition = self._watch(version)
-        self._store.record(_state(version, definition))
+            return []
+        return [_state(version, self._watch(version))]
 
     def _watch(self, version: Version, position: int = 0, number: int = 0) -> SubscriptionDefinition | None:
         """Let this version of a Subscription count; returns what it asks for, None when that cannot be read."""

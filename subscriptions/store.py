@@ -17,7 +17,7 @@ import pymongo
 from bson.codec_options import CodecOptions
 from pymongo import ReturnDocument
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
+from pymongo.errors import BulkWriteError, PyMongoError
 
 from fhir_server.stream import await_earlier_writes
 
@@ -184,23 +184,14 @@ class SubscriptionStore:
 
     # States
 
-    def record(self, state: State) -> None:
-        """Take over what a version of the Subscription says, unless a newer version was taken over before."""
-        told: dict[str, Any] = {
-            "version": state.version, "position": state.position, "topic": state.topic, "owner": state.owner,
-            "channel": state.channel, "status": state.status, "heartbeat_s": state.heartbeat_s, "end": state.end,
-        }  # fmt: skip
-        begin: dict[str, Any] = {"born": state.born, "delivered": 0, "withheld": 0}
-        if state.status == "requested":  # a new beginning: what failed before does not count
-            told |= {"failures": 0, "failing_since": None, "next_attempt": None, "reason": None}
+    def record(self, states: Sequence[State]) -> None:
+        """Take over what these versions of Subscriptions say, where no newer version was taken over before."""
         try:
-            self._states.update_one(
-                {"_id": state.id, "version": {"$lt": state.version}},
-                {"$set": told, "$setOnInsert": begin},
-                upsert=True,
-            )
-        except DuplicateKeyError:
-            pass  # the upsert met this version or a newer one: a replay
+            if states:
+                self._states.bulk_write([_recording(state) for state in states])
+        except BulkWriteError as error:
+            # The upsert met this version or a newer one: a replay.
+            self.record(states[_first_double(error) + 1 :])
 
     def remove(self, subscription: str, version: int) -> None:
         """Forget a Subscription that was deleted by that version, and its events."""
@@ -351,6 +342,18 @@ def _first_double(error: BulkWriteError) -> int:
     if error.details["writeConcernErrors"] or not failures or failures[0]["code"] != DUPLICATE_KEY:
         raise error
     return int(failures[0]["index"])
+
+
+def _recording(state: State) -> pymongo.UpdateOne:
+    told: dict[str, Any] = {
+        "version": state.version, "position": state.position, "topic": state.topic, "owner": state.owner,
+        "channel": state.channel, "status": state.status, "heartbeat_s": state.heartbeat_s, "end": state.end,
+    }  # fmt: skip
+    begin: dict[str, Any] = {"born": state.born, "delivered": 0, "withheld": 0}
+    if state.status == "requested":  # a new beginning: what failed before does not count
+        told |= {"failures": 0, "failing_since": None, "next_attempt": None, "reason": None}
+    older = {"_id": state.id, "version": {"$lt": state.version}}
+    return pymongo.UpdateOne(older, {"$set": told, "$setOnInsert": begin}, upsert=True)
 
 
 def _at(replays: int) -> dict:

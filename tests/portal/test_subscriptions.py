@@ -58,7 +58,7 @@ def subscribe(practice: Practice, auth: AuthService, store: SubscriptionStore) -
         }
         version = practice.repository.create(access, subscription).version
         topic = subscription["criteria"]
-        store.record(State(version.id, 1, version.number, topic, access.subject, "websocket", "requested"))
+        store.record([State(version.id, 1, version.number, topic, access.subject, "websocket", "requested")])
         for number in (1, 2, 3):
             store.append([Happening("Task/9", number, "update", AT, [version.id])])
         store.advance(version.id, 2, AT, 0)

@@ -297,6 +297,15 @@ class TestReplay:
         hand_over(one)
         assert [number for number, _ in world.events(id)] == [1]
 
+    def test_what_is_recorded_of_many_subscriptions_at_once_goes_back_for_none_of_them(self, world: World) -> None:
+        ids = [world.subscribe(a_subscription()) for _ in range(3)]
+        world.pump()
+        known = [world.store.state(id) for id in ids]
+        newer = [replace(state, version=state.version + 1, status="active") for state in known]
+        world.store.record([newer[1]])
+        world.store.record([newer[0], known[1], known[2], newer[2]])
+        assert [world.store.state(id) for id in ids] == newer
+
     def test_old_events_go_and_the_counting_goes_on(self, world: World) -> None:
         id = world.subscribe(a_subscription())
         for _ in range(3):
