@@ -27,14 +27,15 @@ RENEW_EVERY_S = 3.0
 
 
 class Delivery:
-    """workers: threads for endpoints in good health. Those that failed last time share other threads, so that
-    however many hang, they wait for one another and nobody else waits for them. keep: how long events stay."""
+    """workers: most threads for endpoints in good health; they are many, as one that begins to hang keeps its thread
+    until its time is over. Those that failed last time share other threads, so that they wait for one another and
+    nobody else waits for them. keep: how long events stay."""
 
     def __init__(
         self,
         store: SubscriptionStore,
         courier: Courier,
-        workers: int = 64,
+        workers: int = 512,
         workers_for_failing: int = 32,
         look_over_s: float = LOOK_OVER_S,
         keep: timedelta = KEEP,

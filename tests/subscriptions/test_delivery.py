@@ -299,6 +299,27 @@ class TestFailures:
             enough.set()
             other.close()
 
+    def test_a_hundred_endpoints_that_hang_delay_nobody_else(self, stubborn: World, listener: Listener) -> None:
+        enough, other = threading.Event(), Listener()
+
+        def hang(handler: BaseHTTPRequestHandler) -> None:
+            enough.wait(30)
+            ok(handler)
+
+        try:
+            ids = [stubborn.subscribe(hooked(listener)) for _ in range(100)]
+            activated(stubborn, other)
+            eventually(lambda: all(stubborn.status(id) == "active" for id in ids))
+            listener.answer = hang
+            stubborn.task()
+            listener.wait_for(lambda it: kinds(it).count("event-notification") == 100)
+            stubborn.task()
+            other.wait_for(heard(2))
+            assert numbers(other) == [1, 2]
+        finally:
+            enough.set()
+            other.close()
+
     def test_what_happens_while_an_endpoint_takes_its_time_follows_at_once(
         self, database: Database, listener: Listener
     ) -> None:
