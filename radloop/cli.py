@@ -9,7 +9,20 @@ from typing import Any, TypeVar
 import click
 
 from radloop import __version__
-from radloop.commands import check, clients, demo, ehr_sim, keys, load, reindex, serve, token, users, worker
+from radloop.commands import (
+    check,
+    clients,
+    demo,
+    ehr_sim,
+    keys,
+    load,
+    reindex,
+    serve,
+    subscribe,
+    token,
+    users,
+    worker,
+)
 from radloop.connection import NotRunning
 from radloop.demo.stage import StepFailed
 from radloop.settings import BadSettings
@@ -53,5 +66,6 @@ main.add_command(clients.client)
 main.add_command(keys.keys)
 main.add_command(token.token)
 main.add_command(check.check)
+main.add_command(subscribe.subscribe)
 main.add_command(reindex.reindex)
 main.add_command(worker.worker)

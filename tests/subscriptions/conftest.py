@@ -7,18 +7,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from flask import Flask, g
 from pymongo.database import Database
+from werkzeug.serving import make_server
 
 import conformance
-from fhir_server import stream
+from fhir_server import http, routes, stream
 from fhir_server.access import Access, Scope
 from fhir_server.operation import Operation, OperationRequest
 from fhir_server.repository import Repository
 from fhir_server.store import VersionStore
 from fhir_server.version import Version
-from subscriptions import profile, store
+from subscriptions import live, profile, store
 from subscriptions.admission import SubscriptionAdmission
 from subscriptions.courier import RetryPolicy
+from subscriptions.live import Sessions, create_live_app
 from subscriptions.matching import Matching
 from subscriptions.outgoing import Outgoing
 from subscriptions.rights import Rights
@@ -248,6 +251,46 @@ def listener() -> Iterator[Listener]:
     listener = Listener()
     yield listener
     listener.close()
+
+
+def served(app: Flask) -> Iterator[str]:
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02))
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def web(world: World) -> Iterator[str]:
+    """The address of the FHIR API, which takes everybody for Lakeside's program."""
+    app = Flask("test")
+    http.install(app)
+
+    @app.before_request
+    def let_in() -> None:
+        g.access = LAKESIDE
+
+    app.register_blueprint(
+        routes.create_blueprint(world.repository, world.service.operations, dict), url_prefix="/fhir"
+    )
+    yield from served(app)
+
+
+@pytest.fixture
+def sessions(world: World) -> Sessions:
+    """The websockets of the live process."""
+    return Sessions(world.service._sources, world.service.bindings, lambda: {ORIGIN})
+
+
+@pytest.fixture
+def sockets(sessions: Sessions) -> Iterator[str]:
+    """The address of the websockets."""
+    for address in served(create_live_app(sessions)):
+        yield f"ws://{address}{live.PATH}"
+        sessions.close()
 
 
 def eventually(check: Callable[[], bool], timeout_s: float = 15) -> None:

@@ -5,57 +5,16 @@ import json
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
 import websockets
-from flask import Flask, g
-from werkzeug.serving import make_server
 
-from fhir_server import http, routes
-from subscriptions import live
-from subscriptions.live import Sessions, create_live_app
-from tests.subscriptions.conftest import BASE, LAKESIDE, ORIGIN, World, a_websocket_subscription, eventually
+from tests.subscriptions.conftest import BASE, World, a_websocket_subscription, eventually
 from tests.subscriptions.hook_listener import events_of, status_of
 
 FOREIGN = Path(__file__).parent / "foreign"
-
-
-def served(app: Flask) -> Iterator[str]:
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02))
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture
-def web(world: World) -> Iterator[str]:
-    """The address of the FHIR API, which takes everybody for Lakeside's program."""
-    app = Flask("test")
-    http.install(app)
-
-    @app.before_request
-    def let_in() -> None:
-        g.access = LAKESIDE
-
-    app.register_blueprint(
-        routes.create_blueprint(world.repository, world.service.operations, dict), url_prefix="/fhir"
-    )
-    yield from served(app)
-
-
-@pytest.fixture
-def sockets(world: World) -> Iterator[str]:
-    """The address of the websockets."""
-    sessions = Sessions(world.service._sources, world.service.bindings, lambda: {ORIGIN})
-    for address in served(create_live_app(sessions)):
-        yield f"ws://{address}{live.PATH}"
-        sessions.close()
 
 
 def test_medplums_subscription_manager(world: World, web: str, sockets: str) -> None:
