@@ -59,6 +59,7 @@ def test_the_trigger_is_said_as_fhirpath() -> None:
         if part["url"] == "fhirPathCriteria"
     }
     assert criteria["topic-imaging-available"] == (
-        "%current.status in ('available') and (%previous.id.empty() or (%previous.status ~ %current.status).not())"
+        "%current.status in ('available' | 'entered-in-error') and "
+        "(%previous.id.empty() or (%previous.status ~ %current.status).not())"
     )
     assert "topic-referral-order" not in criteria
