@@ -2,7 +2,7 @@
 
     HOOK_SECRET=a-secret-of-yours python receive.py 8090
 
-`channel.header` of the Subscription is then `Authorization: Bearer a-secret-of-yours`. Put https before it by a proxy.
+Its `channel.header` is then `Authorization: Bearer a-secret-of-yours`. Put https before it by a proxy.
 """
 
 import hmac
