@@ -96,6 +96,7 @@ def test_prints_events_and_ends_its_subscription_on_ctrl_c(
     assert id.partition("/")[2] not in [one["id"] for one in ehr.find("Subscription")]
 
 
+@pytest.mark.slow  # starts the program twice; test_following.py has the same beside one process
 def test_a_kept_subscription_is_gone_on_with(environment: dict[str, str], ehr: Caller, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with running(environment, "--topic", "referral-status", "--keep", log=log) as program:
