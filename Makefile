@@ -8,6 +8,7 @@ READY := $(VENV)/.ready
 FOREIGN := tests/foreign
 SUBSCRIBERS := tests/subscriptions/foreign
 NODE_READY := $(FOREIGN)/node_modules/.package-lock.json
+OHIF := .cache/ohif/3.13.2
 TRACKER := apps/tracker
 TRACKER_READY := portal/static/tracker/tracker.js
 
@@ -20,7 +21,7 @@ export MYPY_CACHE_DIR := $(CURDIR)/.cache/mypy
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo test test-slow conformance lint format types lock system node tracker bench
-.PHONY: topics picture sheet clean
+.PHONY: ohif topics picture sheet clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +63,19 @@ $(NODE_READY): $(FOREIGN)/package-lock.json $(SUBSCRIBERS)/package-lock.json
 	npm ci --no-audit --no-fund --ignore-scripts --prefix $(SUBSCRIBERS)
 	@touch $@
 
+ohif: ## fetch the prebuilt OHIF viewer that a test opens (50 MB; a test that lacks it says so)
+	@if command -v npm >/dev/null; then $(MAKE) --silent $(OHIF)/.ready; \
+	else echo "==> no npm: the test of OHIF will be skipped; install Node 20"; fi
+
+# The version is named: npm would take an older one, as the newest asks for a Node that only its build needs.
+$(OHIF)/.ready:
+	@echo "==> OHIF viewer in $(OHIF)"
+	@mkdir -p $(OHIF)
+	npm pack --silent --pack-destination $(OHIF) @ohif/app@$(notdir $(OHIF))
+	tar -xzf $(OHIF)/ohif-app-$(notdir $(OHIF)).tgz -C $(OHIF) --exclude=package/dist/ort
+	@rm $(OHIF)/ohif-app-$(notdir $(OHIF)).tgz
+	@touch $@
+
 tracker: ## build our SMART app (a server without it says so)
 	@if command -v npm >/dev/null; then $(MAKE) --silent $(TRACKER_READY); \
 	else echo "==> no npm: our app for EHRs (/tracker) is not built; install Node 20"; fi
@@ -75,11 +89,11 @@ $(TRACKER_READY): $(TRACKER)/node_modules/.package-lock.json $(wildcard $(TRACKE
 	@echo "==> building $(TRACKER)"
 	npm run --silent build --prefix $(TRACKER) -- --logLevel warn
 
-test: setup system node tracker ## run all tests but the long ones
+test: setup system node tracker ohif ## run all tests but the long ones
 	@mkdir -p .cache
 	$(BIN)/pytest --basetemp .cache/tests -m "not slow"
 
-test-slow: setup system node tracker ## run the long proofs as well
+test-slow: setup system node tracker ohif ## run the long proofs as well
 	@mkdir -p .cache
 	$(BIN)/pytest --basetemp .cache/tests
 
