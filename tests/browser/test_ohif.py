@@ -125,13 +125,10 @@ def test_it_lists_studies_and_shows_one(ohif_page: Ohif, server: Server) -> None
 @pytest.mark.parametrize(
     "files",
     [
-        "mr/brain-19slices/*.dcm",
         "cr-dx/cr-pixel-spacing.dcm",
         "cr-dx/cr-monochrome1-j2k-lossless.dcm",
         "us/examples_palette.dcm",
-        "us/examples_ybr_color.dcm",
-        "mg/mg-*.dcm",
     ],
 )
 def test_it_shows_each_kind_of_image(files: str, ohif_page: Ohif, server: Server, shared_data: Path) -> None:
-    ohif_page.see(store(server, sorted((shared_data / "dicom").glob(files))[:19]))
+    ohif_page.see(store(server, sorted((shared_data / "dicom").glob(files))))
