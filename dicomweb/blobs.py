@@ -1,11 +1,16 @@
-"""Instances as received, one file each, in a local folder. An acknowledged file survives a loss of power."""
+"""Instances as received, one object each. An acknowledged object survives a loss of power.
+
+What is received lies in a temporary file first: it is read as DICOM before it is known where it belongs.
+"""
 
 import contextlib
 import hashlib
 import os
 import re
 import secrets
+import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,13 +38,15 @@ class Spooled:
     sha256: str
 
 
-class BlobStore:
-    """Objects by key, in `folder`. Thread safe; several processes may share the folder."""
+class BlobStore(ABC):
+    """Objects by key. Thread safe; several processes may share the place where they are.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._incoming = folder / "incoming"
-        self._objects = folder / "objects"
+    spool: folder of this machine for what is being received. What fails for reasons that are not the caller's raises
+    OSError or Unavailable.
+    """
+
+    def __init__(self, spool: Path) -> None:
+        self._incoming = spool
 
     def spool(self, chunks: Iterable[bytes], max_bytes: int) -> Spooled:
         """Write the chunks to a temporary file. Raises TooLarge, leaving no file, beyond `max_bytes`."""
@@ -79,8 +86,64 @@ class BlobStore:
     def discard(self, spooled: Spooled) -> None:
         spooled.path.unlink(missing_ok=True)
 
+    def sweep(self) -> None:
+        """Remove temporary files that a killed server left; no request takes as long as they are old."""
+        for path in self._incoming.glob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > ABANDONED_S:
+                    path.unlink()
+
+    def is_intact(self, key: str) -> bool:
+        """Whether the object is what was stored under its key. Raises BlobMissing. Reads all of it."""
+        digest = hashlib.sha256()
+        for chunk in self.chunks(key):
+            digest.update(chunk)
+        return digest.hexdigest()[:32] == key[_CONTENT]
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[BinaryIO]:
+        """The object as a file of this machine, to read from. Raises BlobMissing."""
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self._incoming) as file:
+            for chunk in self.chunks(key):
+                file.write(chunk)
+            file.seek(0)
+            yield file
+
+    @abstractmethod
     def keep(self, spooled: Iterable[tuple[Spooled, str]]) -> None:
         """Move spooled objects to their keys, durably; an object that is there already (same key) stays."""
+
+    @abstractmethod
+    def keys(self, older_than_s: float = 0.0) -> Iterator[str]:
+        """The keys of all objects that were last written so long ago, in no order."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Nothing happens when there is no such object."""
+
+    @abstractmethod
+    def size(self, key: str) -> int:
+        """Bytes of the object. Raises BlobMissing."""
+
+    @abstractmethod
+    def read(self, key: str, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from `offset`. Raises BlobMissing, also for an object that is shorter."""
+
+    @abstractmethod
+    def chunks(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The object, or a range of it, piece by piece. Raises as `read`."""
+
+
+class FolderBlobStore(BlobStore):
+    """One file each, in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "incoming")
+        self._folder = folder
+        self._objects = folder / "objects"
+
+    def keep(self, spooled: Iterable[tuple[Spooled, str]]) -> None:
         folders = set()
         for item, key in spooled:
             target = self._path(key)
@@ -97,31 +160,15 @@ class BlobStore:
             _sync_folder(folder)
 
     def keys(self, older_than_s: float = 0.0) -> Iterator[str]:
-        """The keys of all objects that were last written so long ago, in no order."""
         for path in self._objects.glob("*/*/*"):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime >= older_than_s:
                     yield path.name
 
-    def is_intact(self, key: str) -> bool:
-        """Whether the object is what was stored under its key. Raises BlobMissing. Reads all of it."""
-        digest = hashlib.sha256()
-        for chunk in self.chunks(key):
-            digest.update(chunk)
-        return digest.hexdigest()[:32] == key[_CONTENT]
-
-    def sweep(self) -> None:
-        """Remove temporary files that a killed server left; no request takes as long as they are old."""
-        for path in self._incoming.glob("*"):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > ABANDONED_S:
-                    path.unlink()
-
     def delete(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)
 
     def size(self, key: str) -> int:
-        """Bytes of the object. Raises BlobMissing."""
         try:
             return self._path(key).stat().st_size
         except FileNotFoundError:
@@ -129,7 +176,6 @@ class BlobStore:
 
     @contextmanager
     def open(self, key: str) -> Iterator[BinaryIO]:
-        """The object for reading, with seek. Raises BlobMissing."""
         try:
             file = self._path(key).open("rb", buffering=0)
         except FileNotFoundError:
@@ -138,7 +184,6 @@ class BlobStore:
             yield file  # raw file: whole ranges are read at once, buffering only copies
 
     def read(self, key: str, offset: int, length: int) -> bytes:
-        """Exactly `length` bytes from `offset`. Raises BlobMissing, also for an object that is shorter."""
         with self.open(key) as file:
             data = os.pread(file.fileno(), length, offset)
             while len(data) < length:
@@ -149,7 +194,6 @@ class BlobStore:
         return data
 
     def chunks(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """The object, or a range of it, piece by piece."""
         remaining = self.size(key) - offset if length is None else length
         with self.open(key) as file:
             file.seek(offset)
@@ -161,9 +205,7 @@ class BlobStore:
                 yield chunk
 
     def _path(self, key: str) -> Path:
-        if not KEY.fullmatch(key):
-            raise ValueError("not a key of this store")
-        return self._objects / key[:2] / key[2:4] / key
+        return self._objects / key[:2] / key[2:4] / checked(key)
 
     def _make_folder(self, folder: Path) -> None:
         if folder.exists():
@@ -179,6 +221,13 @@ def blob_key(study: str, series: str, sop_instance: str, sha256: str) -> str:
     object out of the index may delete it, while another one sends the same file anew."""
     uids = hashlib.sha256(f"{study}/{series}/{sop_instance}".encode()).hexdigest()
     return f"{uids[:32]}-{sha256[:32]}-{secrets.token_hex(8)}"
+
+
+def checked(key: str) -> str:
+    """The key. Raises ValueError for what is none."""
+    if not KEY.fullmatch(key):
+        raise ValueError("not a key of this store")
+    return key
 
 
 def same_content(key: str, other: str) -> bool:

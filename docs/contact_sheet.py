@@ -15,7 +15,7 @@ import click
 import orjson
 from PIL import Image, ImageDraw
 
-from dicomweb.blobs import BlobStore
+from dicomweb.blobs import BlobStore, FolderBlobStore
 from dicomweb.drawing import Viewport, font
 from dicomweb.failures import StoreFailure
 from dicomweb.instance import Received, read_instance
@@ -54,7 +54,7 @@ def sheet(folder: Path, pool: PixelPool) -> tuple[Image.Image, list[str]]:
     refused: list[str] = []
     tiles: list[tuple[str, Image.Image | None]] = []
     with tempfile.TemporaryDirectory() as place:
-        blobs = BlobStore(Path(place))
+        blobs = FolderBlobStore(Path(place))
         known: list[tuple[str, StoredInstance]] = []
         for path in files:
             name = str(path.relative_to(folder))

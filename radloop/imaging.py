@@ -10,7 +10,7 @@ from pymongo.database import Database
 
 from dicomweb import projection, routes, wado_uri
 from dicomweb.attach import Attachments
-from dicomweb.blobs import BlobStore
+from dicomweb.blobs import BlobStore, FolderBlobStore
 from dicomweb.corrections import Corrections
 from dicomweb.pool import PixelPool
 from dicomweb.projection import Projector
@@ -67,7 +67,16 @@ def create_imaging(database: Database, repository: Repository, settings: Setting
         settings=settings,
         database=database,
         store=store,
-        blobs=BlobStore(settings.data_path / "blobs"),
+        blobs=_blobs(settings),
         pool=PixelPool(settings.pixel_processes),
         projector=Projector(store, repository, zone=settings.time_zone),
     )
+
+
+def _blobs(settings: Settings) -> BlobStore:
+    folder = settings.data_path / "blobs"
+    if not settings.blobs:
+        return FolderBlobStore(folder)
+    from dicomweb.s3_blobs import S3BlobStore  # an optional extra
+
+    return S3BlobStore(settings.blobs, folder / "incoming")

@@ -4,6 +4,7 @@ docs/operations.md."""
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +33,7 @@ class Settings:
     port: int = 8080
     live_port: int = 8081
     data_dir: str = ".data"
+    blobs: str = ""  # s3://bucket/prefix; empty: the folder `blobs` below data_dir
     public_url: str = ""  # empty: http://host:port
     public_live_url: str = ""  # empty: ws://host:live_port
     proxies: int = 0  # of ours before the web server; each adds the address it was called from to X-Forwarded-For
@@ -159,6 +161,7 @@ def _time_zone(value: str) -> None:
 
 
 _PORT = validate.Range(1, 65535, error="{input} is no port (1 to 65535)")
+_BUCKET = r"$|s3://[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9](/[A-Za-z0-9._\-]{1,100}){0,8}/?$"
 _MINUTES = validate.Range(1, 7 * 24 * 60)
 
 
@@ -167,6 +170,7 @@ class _Schema(marshmallow.Schema):
     port = Integer(validate=_PORT)
     live_port = Integer(validate=_PORT)
     data_dir = String(validate=validate.Length(min=1))
+    blobs = String(validate=validate.Regexp(_BUCKET, error="{input} is no address such as s3://bucket/prefix"))
     public_url = String(validate=_url("http", "https"))
     public_live_url = String(validate=_url("ws", "wss"))
     proxies = Integer(validate=validate.Range(0, 10))
@@ -207,6 +211,8 @@ class _Schema(marshmallow.Schema):
         settings = Settings(**data)
         if settings.port == settings.live_port:
             raise marshmallow.ValidationError("is the port of the web server already", "live_port")
+        if settings.blobs and find_spec("s3fs") is None:
+            raise marshmallow.ValidationError("needs what `pip install radloop[s3]` installs", "blobs")
         if settings.smtp_host and not settings.smtp_from:
             raise marshmallow.ValidationError("is needed with a mail server: whom mail comes from", "smtp_from")
         if settings.fax_gateway_token_file and not Path(settings.fax_gateway_token_file).is_file():

@@ -54,6 +54,7 @@ def dicom(checksums: bool, remove_orphans: bool, older_s: float) -> None:
     imaging = parts.imaging
     report = check_images(imaging.store, imaging.blobs, parts.repository, checksums=checksums, older_s=older_s)
     if remove_orphans:
+        imaging.blobs.sweep()
         for key in report.orphans:
             imaging.blobs.delete(key)
     parts.close()

@@ -1,5 +1,6 @@
 """A DICOMweb service over an empty store, with an Access of the test's choice, and builders for DICOM files."""
 
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -19,14 +20,16 @@ from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
 from dicomweb import routes, wado_uri
-from dicomweb.blobs import BlobStore
+from dicomweb.blobs import BlobStore, FolderBlobStore
 from dicomweb.pool import PixelPool
 from dicomweb.projection import Projector, ensure_endpoint
+from dicomweb.s3_blobs import S3BlobStore
 from dicomweb.store import DicomStore
 from fhir_server import http
 from fhir_server.access import Access, Scope
 from fhir_server.repository import Repository
 from fhir_server.store import VersionStore
+from tests.dicomweb.s3 import S3Server, s3_server
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "dicom"
 CT_SERIES = Path(__file__).resolve().parents[2] / "radloop" / "data" / "dicom" / "ct-series"
@@ -106,7 +109,24 @@ def store(database: Database) -> DicomStore:
 
 @pytest.fixture
 def blobs(tmp_path: Path) -> BlobStore:
-    return BlobStore(tmp_path / "blobs")
+    return FolderBlobStore(tmp_path / "blobs")
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    values = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+    with s3_server() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in (values | {"AWS_ENDPOINT_URL": server.url}).items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def s3_blobs(s3: S3Server, tmp_path: Path) -> S3BlobStore:
+    """In a bucket of its own."""
+    bucket = f"images-{secrets.token_hex(8)}"
+    s3.client().create_bucket(Bucket=bucket)
+    return S3BlobStore(f"s3://{bucket}/a/practice", tmp_path / "blobs" / "incoming")
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,27 @@
 """The blob store: durable, by key, nothing of a client's in a path."""
 
+import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dicomweb.blobs import BlobMissing, BlobStore, blob_key
+from dicomweb.blobs import BlobMissing, BlobStore, FolderBlobStore, blob_key
 from fhir_server.errors import TooLarge
 
 KEY = blob_key("1.2", "1.2.3", "1.2.3.4", "0" * 64)
+OTHER = blob_key("1.2", "1.2.3", "1.2.3.5", "0" * 64)
+
+
+@pytest.fixture(params=["folder", "s3"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+    """Each test here is of both stores."""
+    return request.getfixturevalue("s3_blobs") if request.param == "s3" else FolderBlobStore(tmp_path / "blobs")
 
 
 def kept(blobs: BlobStore, data: bytes, key: str = KEY) -> None:
-    blobs.keep([(blobs.spool([data], 1000), key)])
+    blobs.keep([(blobs.spool([data], 1 << 30), key)])
 
 
 def test_an_object_is_there_under_its_key_whole_or_in_ranges(blobs: BlobStore) -> None:
@@ -21,8 +30,8 @@ def test_an_object_is_there_under_its_key_whole_or_in_ranges(blobs: BlobStore) -
     assert b"".join(blobs.chunks(KEY)) == b"0123456789"
     assert b"".join(blobs.chunks(KEY, 2, 3)) == blobs.read(KEY, 2, 3) == b"234"
     with blobs.open(KEY) as file:
-        file.seek(9)
-        assert file.read() == b"9"
+        file.seek(4)
+        assert file.read() == b"456789"
 
 
 def test_the_first_object_under_a_key_stays(blobs: BlobStore) -> None:
@@ -62,10 +71,37 @@ def test_a_spool_that_fails_leaves_nothing(blobs: BlobStore, tmp_path: Path) -> 
 
 
 def test_what_a_killed_server_left_is_swept_away(blobs: BlobStore, tmp_path: Path) -> None:
-    import os
-
     left, running = blobs.spool([b"left"], 10), blobs.spool([b"running"], 10)
     os.utime(left.path, (0, 0))
     blobs.sweep()
     assert [path.name for path in (tmp_path / "blobs" / "incoming").iterdir()] == [running.path.name]
-    BlobStore(tmp_path / "none").sweep()
+    FolderBlobStore(tmp_path / "none").sweep()
+
+
+def test_the_keys_of_what_is_kept_are_listed_by_age(blobs: BlobStore) -> None:
+    assert list(blobs.keys()) == []
+    kept(blobs, b"1")
+    kept(blobs, b"2", OTHER)
+    assert sorted(blobs.keys()) == sorted([KEY, OTHER])
+    assert list(blobs.keys(older_than_s=3600)) == []
+    blobs.delete(KEY)
+    blobs.delete(KEY)
+    assert list(blobs.keys()) == [OTHER]
+
+
+def test_what_is_kept_is_checked_against_its_key(blobs: BlobStore) -> None:
+    data = b"as it was sent"
+    key = blob_key("1.2", "1.2.3", "1.2.3.4", hashlib.sha256(data).hexdigest())
+    kept(blobs, data, key)
+    kept(blobs, b"something else", OTHER)
+    assert blobs.is_intact(key)
+    assert not blobs.is_intact(OTHER)
+
+
+def test_many_objects_and_one_of_several_parts_are_kept_at_once(blobs: BlobStore, tmp_path: Path) -> None:
+    large = os.urandom(11 * 2**20 + 1)
+    contents = {blob_key("1.2", "1.2.3", f"1.2.3.{n}", "0" * 64): bytes([n]) * n for n in range(20)} | {KEY: large}
+    blobs.keep([(blobs.spool([data], 1 << 30), key) for key, data in contents.items()])
+    assert {key: b"".join(blobs.chunks(key)) for key in sorted(blobs.keys())} == contents
+    assert blobs.read(KEY, 5 * 2**20 - 3, 10) == large[5 * 2**20 - 3 :][:10]
+    assert list((tmp_path / "blobs" / "incoming").iterdir()) == []

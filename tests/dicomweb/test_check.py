@@ -104,7 +104,7 @@ _KILLED = """
     from pathlib import Path
     from pymongo import MongoClient
     from dicomweb import stow
-    from dicomweb.blobs import BlobStore
+    from dicomweb.blobs import BlobStore, FolderBlobStore
     from dicomweb.multipart import Part
     from dicomweb.store import DicomStore
 
@@ -112,7 +112,7 @@ _KILLED = """
     store = DicomStore(MongoClient(uri)[name])
     store.add = lambda _received: os.kill(os.getpid(), signal.SIGKILL)  # after the object, before the index
     part = Part({"content-type": "application/dicom"}, iter([sys.stdin.buffer.read()]))
-    stow.store_instances(store, BlobStore(Path(folder)), [part], "application/dicom", None, 1 << 30)
+    stow.store_instances(store, FolderBlobStore(Path(folder)), [part], "application/dicom", None, 1 << 30)
 """
 
 

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from dicomweb import codecs
-from dicomweb.blobs import BlobStore
+from dicomweb.blobs import BlobStore, FolderBlobStore
 from dicomweb.bulk import reader
 from dicomweb.failures import StoreFailure
 from dicomweb.instance import read_instance
@@ -105,7 +105,7 @@ def seen(file: bytes, blobs: BlobStore, pool: PixelPool, random_: random.Random)
 
 @pytest.mark.parametrize("count", [200, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_a_damaged_file_is_shown_or_refused(seeds: list[bytes], tmp_path: Path, pool: PixelPool, count: int) -> None:
-    blobs, outcomes = BlobStore(tmp_path), set()
+    blobs, outcomes = FolderBlobStore(tmp_path), set()
     for number in range(count):
         random_ = random.Random(number)
         file = damaged(random_.choice(seeds), random_)

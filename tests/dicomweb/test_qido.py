@@ -9,7 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from pydicom.dataset import Dataset
 
-from dicomweb.blobs import BlobStore
+from dicomweb.blobs import FolderBlobStore
 from dicomweb.pool import PixelPool
 from dicomweb.store import DicomStore
 from fhir_server.access import Access, Clause, Scope
@@ -84,7 +84,7 @@ def app(
     """A store of three studies, for tests that only search."""
     name = f"test_{uuid.uuid4().hex[:16]}"
     store = DicomStore(mongo_client[name])
-    app = an_app(store, BlobStore(tmp_path_factory.mktemp("blobs")), pool)
+    app = an_app(store, FolderBlobStore(tmp_path_factory.mktemp("blobs")), pool)
     body = message(*_files())
     assert app.test_client().post("/dicomweb/studies", data=body, content_type=CONTENT_TYPE).status_code == 200
     store.set_scope(KNEE, ["@Organization/lakeside"], 1)

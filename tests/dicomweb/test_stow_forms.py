@@ -336,13 +336,13 @@ _SEND = """
     from pathlib import Path
     from pymongo import MongoClient
     from dicomweb import stow
-    from dicomweb.blobs import BlobStore
+    from dicomweb.blobs import BlobStore, FolderBlobStore
     from dicomweb.multipart import parts
     from dicomweb.store import DicomStore
     from tests.dicomweb.conftest import a_slice, file_of, message
 
     uri, name, folder, megabytes, form = *sys.argv[1:4], int(sys.argv[4]), sys.argv[5]
-    store, blobs = DicomStore(MongoClient(uri)[name]), BlobStore(Path(folder))
+    store, blobs = DicomStore(MongoClient(uri)[name]), FolderBlobStore(Path(folder))
     small = a_slice()
 
     class Body:

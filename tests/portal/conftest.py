@@ -18,7 +18,7 @@ from pymongo.database import Database
 import conformance
 import fhir_server.http
 from dicomweb.attach import Attachments
-from dicomweb.blobs import BlobStore
+from dicomweb.blobs import BlobStore, FolderBlobStore
 from dicomweb.corrections import Corrections
 from dicomweb.projection import Projector, ensure_endpoint
 from dicomweb.store import DicomStore
@@ -139,7 +139,7 @@ def create_app(
     guard.install(app, auth, public_paths=public_paths, public_prefixes=(CONFIRM,), open_access=open_access)
     app.register_blueprint(routes.create_blueprint(auth, practice.repository, PRACTICE))
     database, repository = practice.repository.store.database, practice.repository
-    nowhere = DicomStore(database), BlobStore(Path("nowhere"))
+    nowhere = DicomStore(database), FolderBlobStore(Path("nowhere"))
     attachments = attachments or Attachments(*nowhere, 1, practice.clock)
     imaging = imaging or Imaging(nowhere[0], Corrections(*nowhere, practice.clock))
     desk = SubscriptionDesk(SubscriptionStore(database), repository, conformance.topics())
@@ -159,7 +159,7 @@ def studies(database: Database) -> DicomStore:
 
 @pytest.fixture
 def blobs(tmp_path: Path) -> BlobStore:
-    return BlobStore(tmp_path / "blobs")
+    return FolderBlobStore(tmp_path / "blobs")
 
 
 @pytest.fixture
