@@ -106,6 +106,7 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
         mail=mail_of(settings, database),
         registration=settings.client_registration,
     )
+    audit = create_audit(repository, settings.data_path / "audit")
     return Parts(
         settings=settings,
         database=database,
@@ -123,6 +124,7 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
             live_url=settings.live_url,
             referral_number=referral_number,
             clock=clock,
+            trail=audit.trail,
             smtp=smtp_of(settings),
             fax=fax_of(settings),
             keep=timedelta(days=settings.event_retention_days),
@@ -130,7 +132,7 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
         imaging=create_imaging(database, repository, settings),
         bulk=create_bulk(database, repository, settings.data_path / "bulk", settings.max_body_mb * 2**20),
         reindexer=Reindexer(repository.store, repository.parameters, settings.fhir_base),
-        audit=create_audit(repository, settings.data_path / "audit"),
+        audit=audit,
     )
 
 

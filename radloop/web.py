@@ -91,7 +91,7 @@ def create_app(parts: Parts) -> Flask:
             parts.subscriptions.addresses,
             parts.subscriptions.desk,
             parts.imaging.attachments(parts.clock),
-            Imaging(parts.imaging.store, parts.imaging.corrections(parts.clock)),
+            Imaging(parts.imaging.store, parts.imaging.corrections(parts.clock, parts.repository, parts.audit.trail)),
         )
     )
     app.register_blueprint(portal.tracker_routes.create_blueprint(parts.practice, auth, f"{settings.live_url}{PATH}"))

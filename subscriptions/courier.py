@@ -10,11 +10,13 @@ from datetime import UTC, datetime, timedelta
 
 from conformance import Topic
 from fhir_server import fhir_json, fhir_xml
+from fhir_server.audit.trail import NotAudited
 from fhir_server.errors import Gone, NotFound, Unprocessable
 from fhir_server.formats import FHIR_XML
 from fhir_server.repository import Repository
 from fhir_server.version import Version
 from subscriptions import notification
+from subscriptions.account import Account
 from subscriptions.addresses import Addresses, AddressRefused
 from subscriptions.definition import EMAIL, EMPTY, FAX, REST_HOOK, WEBSOCKET, SubscriptionDefinition, parse
 from subscriptions.fax import FaxSender, FaxUnavailable
@@ -92,6 +94,7 @@ class Courier:
         clock: Callable[[], datetime],
         holder: str,
         policy: RetryPolicy,
+        account: Account,
     ) -> None:
         self._store = store
         self._repository = repository
@@ -104,6 +107,7 @@ class Courier:
         self._clock = clock
         self._holder = holder
         self._policy = policy
+        self._account = account
 
     def turn(self, id: str, stopping: Callable[[], bool]) -> Next:
         """Do all there is to do, unless another worker is at it. What comes to be done meanwhile wakes its caller."""
@@ -200,6 +204,11 @@ class Courier:
             return Next(delay_s=self._heartbeat(case))
         events = found[: definition.max_count]
         notified = fitting(self._rights.notified(events, access, state.withheld), definition.content)
+        try:
+            alone = definition.plain or definition.channel == FAX
+            self._account.sending(state.id, state.owner, definition, notified[:1] if alone else notified)
+        except NotAudited as trouble:
+            raise _Failed(trouble.diagnostics) from None
         if definition.channel == EMAIL:
             try:
                 for event in notified:

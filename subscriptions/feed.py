@@ -15,10 +15,12 @@ from datetime import UTC, datetime
 
 from conformance import Topic
 from fhir_server import fhir_json
+from fhir_server.audit.trail import NotAudited
 from fhir_server.errors import Unprocessable
 from fhir_server.repository import Repository
 from fhir_server.version import Version
 from subscriptions import notification
+from subscriptions.account import Account
 from subscriptions.definition import WEBSOCKET, SubscriptionDefinition, parse
 from subscriptions.notification import EVENT, HANDSHAKE, HEARTBEAT, About, Notified, fitting
 from subscriptions.rights import Rights, RightsLost, owner_of
@@ -38,6 +40,7 @@ class Sources:
     topics: Mapping[str, Topic]
     rights: Rights
     clock: Callable[[], datetime]
+    account: Account
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +164,13 @@ class Feed:
                 self._lose(case, loss)
                 return None
             notified = fitting(notified, definition.content)
-            self._sent = notified[-1].number
             told = notified if case.own else [event for event in notified if event.source is not None]
+            if told and not self._pings:
+                try:
+                    self._sources.account.sending(self.id, self.bound.subject, definition, told)
+                except NotAudited:
+                    return None  # with the next look
+            self._sent = notified[-1].number
             if told:
                 newest = found[-1].number if len(events) == len(found) else None
                 return self._sending(EVENT, case, told, newest, len(notified) < len(found))

@@ -13,6 +13,7 @@ from fhir_server.errors import Unprocessable
 from fhir_server.reach import met
 from fhir_server.repository import Repository
 from fhir_server.version import Version
+from subscriptions.account import Account
 from subscriptions.definition import SubscriptionDefinition, parse
 from subscriptions.rights import Rights, RightsLost, owner_of
 from subscriptions.status import set_status
@@ -44,12 +45,18 @@ class Matching:
     """
 
     def __init__(
-        self, store: SubscriptionStore, repository: Repository, topics: Mapping[str, Topic], rights: Rights
+        self,
+        store: SubscriptionStore,
+        repository: Repository,
+        topics: Mapping[str, Topic],
+        rights: Rights,
+        account: Account,
     ) -> None:
         self._store = store
         self._repository = repository
         self._topics = topics
         self._rights = rights
+        self._account = account
         self._watchers = Watchers()
 
     def begin(self) -> None:
@@ -90,6 +97,7 @@ class Matching:
         known = self._watchers.get(version.id)
         if known is not None and version.version < known.version:
             return []
+        self._account.became(version)
         if version.deleted:
             self._store.remove(version.id, version.version)
             self._watchers.remove(version.id)

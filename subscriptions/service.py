@@ -14,9 +14,11 @@ from pymongo.database import Database
 
 from conformance import Topic
 from fhir_server import stream
+from fhir_server.audit.trail import Trail
 from fhir_server.capability import Capability
 from fhir_server.operation import Operation
 from fhir_server.repository import Repository
+from subscriptions.account import Account
 from subscriptions.addresses import Addresses
 from subscriptions.binding import Bindings
 from subscriptions.capability import capability
@@ -81,6 +83,7 @@ def create_service(
     live_url: str,
     referral_number: Callable[[dict], str | None],
     clock: Callable[[], datetime],
+    trail: Trail,
     smtp: SmtpServer | None = None,
     fax: FaxGateway | None = None,
     policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
@@ -91,7 +94,7 @@ def create_service(
     access_of: the present access of `client:x` or `user:y`. outgoing: as given to the admission. public_url,
     live_url: the origins that clients know, without a slash at the end. referral_number: of a Task, for mail.
     smtp, fax: the mail server and the fax gateway; None leaves mail or faxes in the outbox. clock: the practice's
-    time. keep: how long events stay.
+    time. trail: of what is audited. keep: how long events stay.
     """
     store, tokens, outbox = SubscriptionStore(database), BindingTokens(database), Outbox(database)
     known_addresses = MongoAddresses(database)
@@ -109,8 +112,9 @@ def create_service(
         fax_sender = HttpFaxSender(fax, own, lambda: public_url)
     mailer = Mailer(sender, public_url, referral_number)
     holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    account = Account(trail)
     courier = Courier(
-        store, repository, topics, rights, outgoing, mailer, addresses, fax_sender, clock, holder, policy
+        store, repository, topics, rights, outgoing, mailer, addresses, fax_sender, clock, holder, policy, account
     )
     return SubscriptionService(
         store=store,
@@ -121,7 +125,7 @@ def create_service(
         addresses=addresses,
         desk=SubscriptionDesk(store, repository, topics),
         _database=database,
-        _matching=Matching(store, repository, topics, rights),
+        _matching=Matching(store, repository, topics, rights, account),
         _delivery=Delivery(store, courier, keep=keep),
-        _sources=Sources(store, repository, topics, rights, clock),
+        _sources=Sources(store, repository, topics, rights, clock, account),
     )

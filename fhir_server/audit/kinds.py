@@ -30,6 +30,7 @@ class Kind:
     """profile: the last part of BALP's name of it, such as `Read`; with a patient `PatientRead`. Empty for none.
 
     client, server: the roles of who asks and of this server. split: one AuditEvent a patient, without the data.
+    purpose: what data leave for; with it, the profile is the same whether a patient is known or not.
     """
 
     type: Coding
@@ -39,6 +40,7 @@ class Kind:
     client: Coding = APPLICATION
     server: Coding = CUSTODIAN
     split: bool = False
+    purpose: Coding | None = None
 
 
 def _rest() -> dict[str, Kind]:
@@ -66,6 +68,16 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         **_rest(),
         "refused": Kind(_ALERT, _RESTRICTED, "E"),
+        # Data go to somebody who did not ask for them at that moment.
+        "disclosed": Kind(
+            Coding(DCM, "110106", "Export"),
+            Coding("http://terminology.hl7.org/CodeSystem/iso-21089-lifecycle", "disclose", "Disclose"),
+            "R",
+            "PrivacyDisclosure.Source",
+            client=DESTINATION,
+            server=SOURCE,
+            purpose=Coding("http://terminology.hl7.org/CodeSystem/v3-ActReason", "TREAT", "treatment"),
+        ),
         # What a person did on a page, beside the writes that it led to.
         "act": Kind(Coding(DCM, "110110", "Patient Record"), None, "U", client=SOURCE, server=DESTINATION),
     }

@@ -66,13 +66,16 @@ def _audit_event(
 ) -> dict:
     resource: dict = {"resourceType": "AuditEvent", "id": id}
     if kind.profile:
-        resource["meta"] = {"profile": [f"{PROFILES}{'Patient' if patient else ''}{kind.profile}"]}
+        about = "Patient" if patient and not kind.purpose else ""
+        resource["meta"] = {"profile": [f"{PROFILES}{about}{kind.profile}"]}
     resource["type"] = kind.type.as_fhir()
     if kind.subtype:
         resource["subtype"] = [kind.subtype.as_fhir()]
     resource |= {"action": kind.action, "recorded": instant(event.recorded), "outcome": event.outcome}
     if event.outcome != OK and event.why:
         resource["outcomeDesc"] = event.why
+    if kind.purpose:
+        resource["purposeOfEvent"] = [{"coding": [kind.purpose.as_fhir()]}]
     resource["agent"] = list(_agents(event, kind, observer))
     resource["source"] = {"site": observer.site, "observer": observer.reference, "type": [_SOURCE_TYPE]}
     if entities := list(_entities(event, patient, data)):

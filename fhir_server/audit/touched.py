@@ -7,6 +7,8 @@ from fhir_server.audit.event import Datum
 from fhir_server.version import Version
 
 _PATIENT = "@Patient/"
+_OF_PATIENT = "patient=Patient/"
+_NAMED = len("patient=")
 
 
 class Touched:
@@ -51,6 +53,9 @@ def note(access: Access, version: Version, *, written: bool = False) -> None:
 
 
 def datum(version: Version) -> Datum:
-    """The version with its patients, which its scope tells (`fhir_server.scope`)."""
+    """The version with its patients: its scope tells them (`fhir_server.scope`), and, of what is in no patient's
+    compartment, as a Task is, the search keys of the newest version."""
     patients = tuple(key[1:] for key in version.scope if key.startswith(_PATIENT))
+    if not patients:
+        patients = tuple(key[_NAMED:] for key in version.keys if key.startswith(_OF_PATIENT))
     return Datum(version.versioned_reference if version.version else version.reference, patients)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from pymongo.database import Database
@@ -9,6 +10,7 @@ from pymongo.database import Database
 import conformance
 from conformance import CANONICAL
 from fhir_server.access import Access
+from fhir_server.audit.trail import Trail
 from fhir_server.prepare import Draft
 from fhir_server.stream import Failure, failures
 from referral import check as check_module
@@ -16,6 +18,7 @@ from referral import store
 from referral.check import Report, check, settled
 from referral.escalation import escalate
 from referral.sweeper import sweep
+from subscriptions.account import Account
 from subscriptions.matching import Matching
 from subscriptions.rights import Rights
 from subscriptions.store import SubscriptionStore
@@ -28,13 +31,14 @@ TOPICS = conformance.topics()
 class Watched:
     """The practice with its subscriptions: `settle` lets rules and matching take every new version."""
 
-    def __init__(self, loop: Loop, database: Database) -> None:
+    def __init__(self, loop: Loop, database: Database, folder: Path) -> None:
         self.loop = loop
         self.store = SubscriptionStore(database)
         self.store.prepare()
         self.failures: list[Failure] = []
         self._done = 0
-        self._match = Matching(self.store, loop.repository, TOPICS, Rights(self.access_of, loop.repository))
+        rights, account = Rights(self.access_of, loop.repository), Account(Trail(folder))
+        self._match = Matching(self.store, loop.repository, TOPICS, rights, account)
 
     def access_of(self, subject: str) -> Access | None:
         return {"client:lakeside": LAKESIDE, "client:hillcrest": HILLCREST}.get(subject)
@@ -94,10 +98,10 @@ class Watched:
 
 
 @pytest.fixture
-def watched(loop: Loop, database: Database, monkeypatch: pytest.MonkeyPatch) -> Watched:
+def watched(loop: Loop, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
     # Commits are in the order of their numbers here, so that the versions of this moment can be asked for.
     monkeypatch.setattr(check_module, "SKEW", 0)
-    return Watched(loop, database)
+    return Watched(loop, database, tmp_path)
 
 
 def test_an_empty_store_keeps_the_promise(watched: Watched) -> None:

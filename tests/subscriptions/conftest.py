@@ -4,6 +4,8 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -14,11 +16,14 @@ from werkzeug.serving import make_server
 import conformance
 from fhir_server import http, routes, stream
 from fhir_server.access import Access, Scope
+from fhir_server.audit.event import Event, from_line
+from fhir_server.audit.trail import Trail
 from fhir_server.operation import Operation, OperationRequest
 from fhir_server.repository import Repository
 from fhir_server.store import VersionStore
 from fhir_server.version import Version
 from subscriptions import live, profile, store
+from subscriptions.account import Account
 from subscriptions.admission import SubscriptionAdmission
 from subscriptions.courier import RetryPolicy
 from subscriptions.live import Sessions, create_live_app
@@ -125,6 +130,7 @@ class World:
     clock: Clock
     accesses: dict[str, Access]
     _matching: Matching
+    _folder: TemporaryDirectory
     _seen: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -135,6 +141,11 @@ class World:
 
     def create(self, resource: dict, access: Access = PRACTICE) -> str:
         return self.repository.create(access, resource).version.id
+
+    def trail(self, kind: str) -> list[Event]:
+        """What was audited of this kind."""
+        lines = [line for path in Path(self._folder.name).iterdir() for line in path.read_bytes().splitlines()]
+        return [event for line in lines if (event := from_line(line)).kind == kind]
 
     def subscribe(self, subscription: dict, access: Access = LAKESIDE) -> str:
         return self.create(subscription, access)
@@ -164,7 +175,7 @@ class World:
         self.pump()
 
     def new_matching(self) -> Matching:
-        return Matching(self.store, self.repository, TOPICS, self.rights())
+        return Matching(self.store, self.repository, TOPICS, self.rights(), Account(Trail(Path(self._folder.name))))
 
     def rights(self) -> Rights:
         return Rights(self.accesses.get, self.repository)
@@ -211,7 +222,8 @@ class World:
 def make_world(
     database: Database, accesses: dict[str, Access], policy: RetryPolicy = QUICK, topics: Any = TOPICS, **senders: Any
 ) -> World:
-    clock, outgoing = Clock(), Outgoing(["127.0.0.1"])
+    clock, outgoing, folder = Clock(), Outgoing(["127.0.0.1"]), TemporaryDirectory()
+    trail = Trail(Path(folder.name))
     admission = SubscriptionAdmission(topics, outgoing, clock)
     versions = VersionStore(database)
     repository = Repository(versions, BASE, clock, {"Subscription": [admission]}, check_references=False)
@@ -225,11 +237,12 @@ def make_world(
         live_url=LIVE,
         referral_number=lambda task: next((i["value"] for i in task.get("identifier", [])), None),
         clock=clock,
+        trail=trail,
         **senders,
         policy=policy,
     )
-    matching = Matching(service.store, repository, topics, Rights(accesses.get, repository))
-    return World(database, repository, service, clock, accesses, matching)
+    matching = Matching(service.store, repository, topics, Rights(accesses.get, repository), Account(trail))
+    return World(database, repository, service, clock, accesses, matching, folder)
 
 
 @pytest.fixture(autouse=True)
