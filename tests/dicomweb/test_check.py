@@ -104,7 +104,7 @@ _KILLED = """
     from pathlib import Path
     from pymongo import MongoClient
     from dicomweb import stow
-    from dicomweb.blobs import BlobStore, FolderBlobStore
+    from dicomweb.blobs import FolderBlobStore
     from dicomweb.multipart import Part
     from dicomweb.store import DicomStore
 

@@ -336,13 +336,15 @@ _SEND = """
     from pathlib import Path
     from pymongo import MongoClient
     from dicomweb import stow
-    from dicomweb.blobs import BlobStore, FolderBlobStore
+    from dicomweb.blobs import FolderBlobStore
     from dicomweb.multipart import parts
+    from dicomweb.s3_blobs import S3BlobStore
     from dicomweb.store import DicomStore
     from tests.dicomweb.conftest import a_slice, file_of, message
 
-    uri, name, folder, megabytes, form = *sys.argv[1:4], int(sys.argv[4]), sys.argv[5]
-    store, blobs = DicomStore(MongoClient(uri)[name]), FolderBlobStore(Path(folder))
+    uri, name, folder, megabytes, form, address = *sys.argv[1:4], int(sys.argv[4]), *sys.argv[5:7]
+    store = DicomStore(MongoClient(uri)[name])
+    blobs = S3BlobStore(address, Path(folder)) if address else FolderBlobStore(Path(folder))
     small = a_slice()
 
     class Body:
@@ -389,15 +391,18 @@ _SEND = """
 """
 
 
-@pytest.mark.parametrize("form", ["file", "bulk"])
+@pytest.mark.parametrize(("place", "form"), [("folder", "file"), ("folder", "bulk"), ("s3", "file")])
 @pytest.mark.parametrize("megabytes", [300, pytest.param(2000, marks=pytest.mark.slow)])
 def test_a_body_of_any_size_takes_little_memory(
     mongodb_uri: str,
     database: Database,
     tmp_path: Path,
+    request: pytest.FixtureRequest,
+    place: str,
     form: str,
     megabytes: int,
 ) -> None:
+    bucket = request.getfixturevalue("s3_blobs").bucket if place == "s3" else ""
     command = [
         sys.executable,
         "-c",
@@ -407,6 +412,7 @@ def test_a_body_of_any_size_takes_little_memory(
         str(tmp_path),
         str(megabytes),
         form,
+        bucket and f"s3://{bucket}/a/practice",
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
