@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import BinaryIO
 
 from dicomweb import wrap
-from dicomweb.blobs import CHUNK, BlobStore, Spooled
+from dicomweb.blobs import CHUNK, BlobStore, Spooled, is_full
 from dicomweb.cleaning import HEAD_BYTES, clean_film, cleaned_jpeg, sniffed
 from dicomweb.failures import StoreFailure
 from dicomweb.instance import receive
@@ -14,7 +14,7 @@ from dicomweb.people import patient_attributes
 from dicomweb.records import Link
 from dicomweb.store import DicomStore
 from dicomweb.wrap import Known
-from fhir_server.errors import BadRequest, TooLarge, UnsupportedMediaType
+from fhir_server.errors import BadRequest, TooLarge, Unavailable, UnsupportedMediaType
 
 MAX_READ_BYTES = 64 * 1024 * 1024  # of photos, which are read whole, and of PDFs
 DESCRIPTION = "Sent with the referral"
@@ -35,14 +35,19 @@ class Attachments:
         """Keep a file with the order; returns the Study Instance UID. The same file again changes nothing.
 
         order: `ServiceRequest/1`; patient: the resource of its subject; both are the caller's to see. Raises
-        BadRequest, TooLarge, UnsupportedMediaType.
+        BadRequest, TooLarge, UnsupportedMediaType; Unavailable when the disk is full.
         """
         media_type = sniffed(source.read(HEAD_BYTES))
         source.seek(0)
         if media_type is None:
             raise UnsupportedMediaType("photos (JPEG, PNG), PDFs and films (MP4) are taken")
         limit = self.max_bytes if media_type == wrap.MP4 else min(self.max_bytes, MAX_READ_BYTES)
-        sent = self._blobs.spool(_chunks(source), limit)
+        try:
+            sent = self._blobs.spool(_chunks(source), limit)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            raise Unavailable("there is no room to store this file") from error
         try:
             return self._add(sent, media_type, order, patient)
         except StoreFailure as failure:

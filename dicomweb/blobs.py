@@ -4,10 +4,12 @@ What is received lies in a temporary file first: it is read as DICOM before it i
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
 import secrets
+import shutil
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -20,6 +22,7 @@ from typing import BinaryIO
 from fhir_server.errors import TooLarge
 
 CHUNK = 256 * 1024
+LOOK = 64 * 1024 * 1024  # bytes that are received between two looks at what the disk has left
 ABANDONED_S = 24 * 3600
 KEY = re.compile(r"[0-9a-f]{32}-[0-9a-f]{32}(-[0-9a-f]{16})?")
 _CONTENT = slice(33, 65)  # of a key: what depends on the content alone
@@ -41,22 +44,28 @@ class Spooled:
 class BlobStore(ABC):
     """Objects by key. Thread safe; several processes may share the place where they are.
 
-    spool: folder of this machine for what is being received. What fails for reasons that are not the caller's raises
-    OSError or Unavailable.
+    spool: folder of this machine for what is being received. reserve: bytes of its disk that stay free for what else
+    is on it, such as the database: beyond, `spool` fails as on a full disk (see `is_full`). What fails for reasons
+    that are not the caller's raises OSError or Unavailable.
     """
 
-    def __init__(self, spool: Path) -> None:
+    def __init__(self, spool: Path, reserve: int = 0) -> None:
         self._incoming = spool
+        self._reserve = reserve
 
     def spool(self, chunks: Iterable[bytes], max_bytes: int) -> Spooled:
         """Write the chunks to a temporary file. Raises TooLarge, leaving no file, beyond `max_bytes`."""
         self._incoming.mkdir(parents=True, exist_ok=True)
         path = self._incoming / secrets.token_hex(16)
-        digest, size = hashlib.sha256(), 0
+        digest, size, looked = hashlib.sha256(), 0, 0
+        self._check_room()
         try:
             with path.open("xb") as file:
                 for chunk in chunks:
                     size += len(chunk)
+                    if size - looked > LOOK:
+                        self._check_room()
+                        looked = size
                     if size > max_bytes:
                         raise TooLarge(f"an instance may have {max_bytes // 2**20} MB")
                     digest.update(chunk)
@@ -82,6 +91,10 @@ class BlobStore(ABC):
             path.unlink(missing_ok=True)
             raise
         return Spooled(path, size, digest.hexdigest())
+
+    def _check_room(self) -> None:
+        if self._reserve and shutil.disk_usage(self._incoming).free < self._reserve:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def discard(self, spooled: Spooled) -> None:
         spooled.path.unlink(missing_ok=True)
@@ -138,8 +151,8 @@ class BlobStore(ABC):
 class FolderBlobStore(BlobStore):
     """One file each, in `folder`."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder / "incoming")
+    def __init__(self, folder: Path, reserve: int = 0) -> None:
+        super().__init__(folder / "incoming", reserve)
         self._folder = folder
         self._objects = folder / "objects"
 
@@ -213,6 +226,11 @@ class FolderBlobStore(BlobStore):
         folder.mkdir(parents=True, exist_ok=True)
         for parent in (folder.parent, self._objects, self._folder):
             _sync_folder(parent)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether there was no room, for anybody or for us."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def blob_key(study: str, series: str, sop_instance: str, sha256: str) -> str:

@@ -26,8 +26,8 @@ _CONFIG = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts":
 class S3BlobStore(BlobStore):
     """address: `s3://bucket/prefix`. Failures of the store raise Unavailable."""
 
-    def __init__(self, address: str, spool: Path) -> None:
-        super().__init__(spool)
+    def __init__(self, address: str, spool: Path, reserve: int = 0) -> None:
+        super().__init__(spool, reserve)
         self.bucket, _, prefix = address.removeprefix("s3://").strip("/").partition("/")
         self._objects = "/".join(filter(None, (self.bucket, prefix, "objects")))
         self._prefix = self._objects.partition("/")[2] + "/"

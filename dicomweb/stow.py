@@ -1,12 +1,11 @@
 """STOW-RS: store the parts of one request, each for itself. PS3.18 section 10.5."""
 
-import errno
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from dicomweb.accept import DICOM, DICOM_JSON, DICOM_XML, content_type
 from dicomweb.attributes import value
-from dicomweb.blobs import BlobStore, Spooled, same_content
+from dicomweb.blobs import BlobStore, Spooled, is_full, same_content
 from dicomweb.composed import Composer
 from dicomweb.dicom_json import Attributes
 from dicomweb.failures import (
@@ -117,7 +116,7 @@ def _files(
         except StoreFailure as failure:
             yield failure
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not is_full(error):
                 raise
             yield StoreFailure(OUT_OF_RESOURCES, "there is no room to store this instance")
     yield from composer.files()

@@ -86,9 +86,9 @@ def create_imaging(database: Database, repository: Repository, settings: Setting
 
 
 def _blobs(settings: Settings) -> BlobStore:
-    folder = settings.data_path / "blobs"
+    folder, reserve = settings.data_path / "blobs", settings.disk_reserve_mb * 2**20
     if not settings.blobs:
-        return FolderBlobStore(folder)
+        return FolderBlobStore(folder, reserve)
     from dicomweb.s3_blobs import S3BlobStore  # an optional extra
 
-    return S3BlobStore(settings.blobs, folder / "incoming")
+    return S3BlobStore(settings.blobs, folder / "incoming", reserve)

@@ -4,10 +4,11 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from dicomweb.blobs import BlobMissing, BlobStore, FolderBlobStore, blob_key
+from dicomweb.blobs import BlobMissing, BlobStore, FolderBlobStore, blob_key, is_full
 from fhir_server.errors import TooLarge
 
 KEY = blob_key("1.2", "1.2.3", "1.2.3.4", "0" * 64)
@@ -68,6 +69,22 @@ def test_a_spool_that_fails_leaves_nothing(blobs: BlobStore, tmp_path: Path) -> 
     with pytest.raises(RuntimeError):
         blobs.spool(broken(), 10)
     assert list((tmp_path / "blobs" / "incoming").iterdir()) == []
+
+
+def test_what_would_take_the_reserve_of_the_disk_is_refused(
+    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the begin of an object and, in a large one, on the way."""
+    free = [2000, 2000, 999, 999]
+    monkeypatch.setattr("dicomweb.blobs.shutil.disk_usage", lambda _: SimpleNamespace(free=free.pop(0)))
+    monkeypatch.setattr("dicomweb.blobs.LOOK", 4)
+    blobs._reserve = 1000
+    blobs.discard(blobs.spool([b"1"], 10))
+    for data in ([b"12345", b"6"], [b"1"]):
+        with pytest.raises(OSError, match="space") as refused:
+            blobs.spool(data, 10)
+        assert is_full(refused.value)
+    assert (free, list((tmp_path / "blobs" / "incoming").iterdir())) == ([], [])
 
 
 def test_what_a_killed_server_left_is_swept_away(blobs: BlobStore, tmp_path: Path) -> None:

@@ -140,6 +140,17 @@ class TestAnswer:
         assert answer.status_code == 409
         assert [reason for reason, _ in failed(answer.json)] == [OUT_OF_RESOURCES] * 2
 
+    def test_a_disk_that_is_nearly_full_keeps_its_reserve(
+        self, stow: Stow, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stored = a_slice()
+        assert stow(stored).status_code == 200
+        monkeypatch.setattr(blobs, "_reserve", 2**60)
+        answer = stow(a_slice())
+        assert (answer.status_code, [reason for reason, _ in failed(answer.json)]) == (409, [OUT_OF_RESOURCES])
+        monkeypatch.setattr(blobs, "_reserve", 0)
+        assert stow(a_slice()).status_code == 200
+
 
 class TestMetadataAndBulkData:
     def test_native_pixels(self, client: FlaskClient) -> None:
