@@ -52,7 +52,7 @@ from fhir_server.errors import FhirError, Gone, NotFound, PreconditionFailed, Un
 SEARCH_TIMEOUT_MS = 20_000
 ATTEMPTS = 5  # at a transaction that meets the same SOP Instance UID in another study's
 EVERYTHING = Access.system("dicomweb")
-_DATE = "f.00080020"
+DATE_FIELD = "f.00080020"
 _STATED = {"study": "dicom_studies", "series": "dicom_series", "instance": "dicom_instances"}
 # Where the UIDs of the hierarchy are, by level; other keys are below `f`.
 _UID_FIELDS: dict[Level, dict[str, str]] = {
@@ -61,7 +61,7 @@ _UID_FIELDS: dict[Level, dict[str, str]] = {
     "instance": {STUDY_UID: "study", SERIES_UID: "series", INSTANCE_UID: "_id"},
 }
 _ORDER: dict[Level, list[tuple[str, int]]] = {
-    "study": [(_DATE, -1), ("_id", 1)],
+    "study": [(DATE_FIELD, -1), ("_id", 1)],
     "series": [("study", 1), ("n", 1), ("_id", 1)],
     "instance": [("study", 1), ("series", 1), ("n", 1), ("_id", 1)],
 }
@@ -102,22 +102,22 @@ class DicomStore:
             self._studies.create_indexes(
                 [
                     index([("due", 1)], name="due", partialFilterExpression={"due": {"$exists": True}}),
-                    index([(_DATE, -1), ("_id", 1)], name="date"),
-                    index([("scope", 1), (_DATE, -1), ("_id", 1)], name="scope"),
+                    index([(DATE_FIELD, -1), ("_id", 1)], name="date"),
+                    index([("scope", 1), (DATE_FIELD, -1), ("_id", 1)], name="scope"),
                     index([("resource", 1)], name="resource"),
                     index([("waits", 1)], name="waits", partialFilterExpression={"waits": True}),
                     index([("looks_for", 1)], name="looks_for"),
                     index([("f.00100020", 1)], name="patient"),
                     index([("f.00100010", 1)], name="name"),
                     index([("f.00080050", 1)], name="accession"),
-                    index([("f.00080061", 1), (_DATE, -1)], name="modality"),
+                    index([("f.00080061", 1), (DATE_FIELD, -1)], name="modality"),
                 ]
             )
             self._series.create_indexes(
                 [
                     index([("study", 1), ("n", 1), ("_id", 1)], name="study"),
                     index([("series", 1)], name="series"),
-                    index([("f.00080060", 1), (_DATE, -1)], name="modality"),
+                    index([("f.00080060", 1), (DATE_FIELD, -1)], name="modality"),
                     index([("f.00100020", 1)], name="patient"),
                 ]
             )

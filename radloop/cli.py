@@ -13,6 +13,7 @@ from radloop.commands import (
     check,
     clients,
     demo,
+    dicom,
     ehr_sim,
     keys,
     load,
@@ -66,6 +67,7 @@ main.add_command(clients.client)
 main.add_command(keys.keys)
 main.add_command(token.token)
 main.add_command(check.check)
+main.add_command(dicom.dicom)
 main.add_command(subscribe.subscribe)
 main.add_command(reindex.reindex)
 main.add_command(worker.worker)
