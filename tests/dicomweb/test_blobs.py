@@ -53,7 +53,9 @@ def test_what_is_missing_or_too_short_is_told(blobs: BlobStore) -> None:
             read(KEY)
 
 
-@pytest.mark.parametrize("key", ["", "../../etc/passwd", "a" * 65, KEY.upper() + "A"])
+@pytest.mark.parametrize(
+    "key", ["", "../../etc/passwd", "a" * 65, KEY.upper() + "A"], ids=["none", "path", "long", "capitals"]
+)
 def test_only_keys_are_keys(blobs: BlobStore, key: str) -> None:
     with pytest.raises(ValueError, match="key"):
         blobs.size(key)
