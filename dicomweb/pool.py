@@ -27,17 +27,25 @@ TASKS_A_PROCESS = 1000  # then it is replaced, whatever a decoder may have leake
 MEMORY_BYTES = 4 * 1024**3  # address space of a process
 NICENESS = 5  # below the web server's: a large image does not hold up an appointment
 WAITING_A_PROCESS = 16  # tasks beyond that are refused: who waits longer has gone
+THREADS_SHARE = (2, 3)  # of a web server's threads wait for pixels at most: the others are for everybody else
 
 Result = TypeVar("Result")
 
 
 class PixelPool:
-    """Thread safe. size: processes."""
+    """Thread safe. size: processes. threads: of the web server it is in, None where nobody else needs them.
 
-    def __init__(self, size: int, timeout_s: float = TIMEOUT_S) -> None:
+    Each task keeps the thread that waits for it, so that the tasks that are admitted bound what is left of them.
+    """
+
+    def __init__(self, size: int, timeout_s: float = TIMEOUT_S, threads: int | None = None) -> None:
         self._size = size
         self._timeout_s = timeout_s
-        self._room = threading.BoundedSemaphore(size * WAITING_A_PROCESS)
+        room = size * WAITING_A_PROCESS
+        if threads is not None:
+            part, whole = THREADS_SHARE
+            room = min(room, max(1, threads * part // whole))
+        self._room = threading.BoundedSemaphore(room)
         self._starting = threading.Lock()
         self._pool: ProcessPool | None = None
 

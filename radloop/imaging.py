@@ -80,7 +80,7 @@ def create_imaging(database: Database, repository: Repository, settings: Setting
         database=database,
         store=store,
         blobs=_blobs(settings),
-        pool=PixelPool(settings.pixel_processes),
+        pool=PixelPool(settings.pixel_processes, threads=settings.web_threads),
         projector=Projector(store, repository, zone=settings.time_zone),
     )
 
