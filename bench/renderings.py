@@ -1,0 +1,111 @@
+"""What many renderings at once leave to the FHIR API: `python -m bench.renderings`.
+
+On a demonstration server of its own a few clients read, one request after the other, while as many others as asked
+for render, each picture with another window, so that none was made before; who is refused comes again after a moment.
+Rounds alone and beside the renderings take turns, so that what else the machine does tells on both.
+"""
+
+import argparse
+import http.client
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from bench.load import Connection, Figures, run
+from bench.logins import ratios, show
+from radloop import practice
+from radloop.commands.demo import server_of_its_own
+from radloop.demo.oauth import AppToken, BackendToken
+from radloop.demo.play import load_credentials
+from radloop.demo.players import Modality
+from radloop.settings import Settings
+
+READERS = 4
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    arguments.add_argument("--seconds", type=float, default=8.0, help="for each round")
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--clients", type=int, default=32, help="that render")
+    options = arguments.parse_args()
+    with server_of_its_own() as settings:
+        measure(settings, options.seconds, options.rounds, options.clients)
+
+
+def measure(settings: Settings, seconds: float, rounds: int, clients: int) -> None:
+    """Print the times of reads alone and beside renderings, and what became of the renderings."""
+    credentials = load_credentials(settings.data_path)
+    app, users = credentials["clients"]["demo-app"], credentials["users"]
+    scope = "user/*.rs"
+    token = AppToken(settings.origin, app["client_id"], app["redirect_uri"], "frontdesk", users["frontdesk"], scope)()
+    headers = {"Authorization": f"Bearer {token}"}
+    picture = a_picture(settings, credentials)
+    answers: Counter[int] = Counter()
+
+    def reads() -> Figures:
+        path = f"/fhir/{settings.practice_organization}"
+        connect = lambda: Connection(settings.host, settings.port)  # noqa: E731
+        return run(lambda one, _number: one.request("GET", path, headers=headers), connect, seconds, READERS)
+
+    quiet: list[Figures] = []
+    busy: list[Figures] = []
+    for _ in range(rounds):
+        for found, beside in (
+            (quiet, nullcontext()),
+            (busy, rendering(settings, picture, headers, clients, answers)),
+        ):
+            with beside:
+                found.append(reads())
+    alone = show("reads alone", quiet)
+    print(f"  p99 beside / alone: {ratios(show(f'reads beside {clients} that render', busy), alone)}")
+    told = ", ".join(f"{count} x {status}" for status, count in sorted(answers.items()))
+    print(f"renderings answered in {rounds} rounds of {seconds * 1.2:g} s: {told}")
+
+
+def a_picture(settings: Settings, credentials: dict) -> str:
+    """Store a CT study; the path of one of its slices, rendered."""
+    client = credentials["clients"]["demo-modality"]
+    token = BackendToken(settings.origin, client["client_id"], client["key"], client["scope"])
+    modality = Modality(token, settings.dicomweb_base)
+    study, slices = modality.scan(practice.patients()[0], "BENCH1")
+    modality.store(study, slices)
+    one = slices[0]
+    return f"/dicomweb/studies/{study}/series/{one.SeriesInstanceUID}/instances/{one.SOPInstanceUID}/rendered"
+
+
+@contextmanager
+def rendering(
+    settings: Settings, path: str, headers: dict[str, str], clients: int, answers: Counter[int]
+) -> Iterator[None]:
+    """So many clients, each with one connection and one rendering at a time, until the end."""
+    stop, windows, counting = threading.Event(), itertools.count(sum(answers.values()) + 1), threading.Lock()
+
+    def client() -> None:
+        connection = http.client.HTTPConnection(settings.host, settings.port, timeout=60)
+        while not stop.is_set():
+            asked = f"{path}?window=40,{next(windows) + 1},linear"
+            connection.request("GET", asked, headers=headers | {"Accept": "image/jpeg"})
+            answer = connection.getresponse()
+            answer.read()
+            with counting:
+                answers[answer.status] += 1
+            if answer.status == 503:
+                stop.wait(float(answer.headers["Retry-After"]))
+        connection.close()
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+if __name__ == "__main__":
+    main()
