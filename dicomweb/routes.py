@@ -9,7 +9,7 @@ from zlib import MAX_WBITS, compressobj
 import orjson
 from flask import Blueprint, Response, request
 
-from dicomweb import bulk, qido, rendered_routes, stow, wado
+from dicomweb import audit, bulk, qido, rendered_routes, stow, wado
 from dicomweb.accept import (
     ANY,
     DICOM,
@@ -20,10 +20,11 @@ from dicomweb.accept import (
     content_type,
     json_or_xml,
 )
-from dicomweb.attributes import Level
+from dicomweb.attributes import STUDY_UID, Level
 from dicomweb.blobs import BlobStore
 from dicomweb.content import Content
 from dicomweb.delivery import unless_known
+from dicomweb.dicom_json import text
 from dicomweb.instance import instance_address
 from dicomweb.multipart import CHUNK, Part, parts
 from dicomweb.native_xml import as_xml
@@ -75,6 +76,7 @@ def create_blueprint(
         request.max_content_length = max_bytes
         message, media_type = _message()
         outcome = stow.store_instances(store, blobs, message, media_type, study, max_bytes)
+        audit.about(store, (instance.study for instance in outcome.stored))
         answer = stow.answer(outcome, base_url)
         # What is stored is told, in a form that the client may not have asked for rather than not at all.
         if next((a for a in accepted() if a.fits(DICOM_JSON) or a.fits(DICOM_XML)), ANYTHING).fits(DICOM_JSON):
@@ -92,6 +94,7 @@ def create_blueprint(
             raise Forbidden("images are deleted by administrators and by the practice's own systems")
         access.require_every("delete", IMAGING)
         _check(study, series, instance)
+        audit.about(store, [study])
         keys = store.remove(study, series, instance)
         for key in keys:  # what a kill leaves of them is found by `radloop check dicom`
             blobs.delete(key)
@@ -116,6 +119,8 @@ def create_blueprint(
         given = [(k, v) for k, values in request.args.lists() for v in values if k.lower() != "accept"]
         query = qido.parse_query(level, given, study, series)
         found = qido.search(store, access, query, base_url)
+        if study is None:
+            audit.about(store, (text(match, STUDY_UID) for match in found))
         body = orjson.dumps(found)
 
         def make() -> Content | Response:

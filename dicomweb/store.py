@@ -14,7 +14,7 @@ import orjson
 import pymongo
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from dicomweb.attributes import (
     INSTANCE_UID,
@@ -268,6 +268,17 @@ class DicomStore:
             # Who has no sight of all studies does not learn that this one ever was here.
             raise self._missing("study", study) if access.is_practice else NotFound("this study is not known here")
         return state_of(found)
+
+    def patients(self, studies: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """Whose these studies are, as `Patient/1`; of nobody where none is known yet. Raises Unavailable."""
+        wanted = list(studies)
+        try:
+            found = {one["_id"]: one["scope"] for one in self._studies.find({"_id": {"$in": wanted}}, {"scope": 1})}
+        except PyMongoError:
+            raise Unavailable("whose the study is cannot be found out just now; try again") from None
+        return {
+            study: tuple(key[1:] for key in found.get(study, ()) if key.startswith("@Patient/")) for study in wanted
+        }
 
     def search(
         self,

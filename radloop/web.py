@@ -5,6 +5,7 @@ from functools import lru_cache
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+import dicomweb.audit
 import dicomweb.capability
 import fhir_server.audit.rest
 import fhir_server.http
@@ -37,6 +38,7 @@ def create_app(parts: Parts) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 2**20
     fhir_server.http.install(app)
     fhir_server.audit.rest.install(app, parts.audit.trail)
+    dicomweb.audit.install(app, parts.audit.trail, parts.imaging.store)
     guard.install(
         app,
         auth,

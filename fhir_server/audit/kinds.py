@@ -62,6 +62,7 @@ def _rest() -> dict[str, Kind]:
 
 
 _ALERT = Coding(DCM, "110113", "Security Alert")
+_INSTANCES = Coding(DCM, "110103", "DICOM Instances Accessed")
 _RESTRICTED = Coding(DCM, "110132", "Use of Restricted Function")
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -77,6 +78,15 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             client=DESTINATION,
             server=SOURCE,
             purpose=Coding("http://terminology.hl7.org/CodeSystem/v3-ActReason", "TREAT", "treatment"),
+        ),
+        # DICOMweb, where a study is what is seen, stored or deleted.
+        "images-read": Kind(_INSTANCES, None, "R", client=DESTINATION, server=SOURCE),
+        "images-create": Kind(
+            Coding(DCM, "110104", "DICOM Instances Transferred"), None, "C", client=SOURCE, server=DESTINATION
+        ),
+        "images-delete": Kind(_INSTANCES, None, "D"),
+        "images-search": Kind(
+            Coding(DCM, "110112", "Query"), None, "E", client=SOURCE, server=DESTINATION, split=True
         ),
         # What a person did on a page, beside the writes that it led to.
         "act": Kind(Coding(DCM, "110110", "Patient Record"), None, "U", client=SOURCE, server=DESTINATION),

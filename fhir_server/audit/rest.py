@@ -105,7 +105,7 @@ def record_refusal(trail: Trail) -> None:
     """Somebody was turned away before it was known who they are: once a minute for each address."""
     who = actor()
     trail.record_once(
-        _failed(Event("refused", who, description=f"{request.method} {request.path[:200]}")), who.address
+        failed(Event("refused", who, description=f"{request.method} {request.path[:200]}")), who.address
     )
 
 
@@ -114,14 +114,15 @@ def _event(kind: str, status: int) -> Event:
     if not data and status >= HTTPStatus.BAD_REQUEST:
         asked = _asked()
         data = (Datum(asked),) if asked else ()
-    query = description = ""
+    sent = said = ""
     if KINDS[kind].action == "E" and kind not in ("batch", "transaction"):
-        query, description = _query()
-    event = Event(kind, actor(), data=data, query=query, description=description, request=g.get("request_id", ""))
-    return event if status < HTTPStatus.BAD_REQUEST else _failed(event, status)
+        sent, said = query()
+    event = Event(kind, actor(), data=data, query=sent, description=said, request=g.get("request_id", ""))
+    return event if status < HTTPStatus.BAD_REQUEST else failed(event, status)
 
 
-def _failed(event: Event, status: int = HTTPStatus.BAD_REQUEST) -> Event:
+def failed(event: Event, status: int = HTTPStatus.BAD_REQUEST) -> Event:
+    """The event with the outcome that this answer tells, and why."""
     refused: FhirError | None = g.get("refused")
     return replace(
         event,
@@ -139,7 +140,7 @@ def _asked() -> str:
     return "/".join(given[name] for name in names if name in given)
 
 
-def _query() -> tuple[str, str]:
+def query() -> tuple[str, str]:
     """The request as it was sent, the body of a search included; and the same to be read."""
     posted = g.get("posted", "")
     asked = [

@@ -2,6 +2,7 @@
 
 import logging
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,14 +36,17 @@ class Trail:
         """Write the events, together. Raises NotAudited when they cannot be: what they are about is not told."""
         self._append(b"".join(map(to_line, events)))
 
-    def record_once(self, event: Event, *key: str) -> None:
-        """As `record`, once a minute for what has the same key, in whatever process it is seen."""
+    def record_once(self, event: Event, *key: str, complete: Callable[[Event], Event] | None = None) -> None:
+        """As `record`, once a minute for what has the same key, in whatever process it is seen.
+
+        complete: adds what takes time to find out, when the event is recorded at all.
+        """
         minute = event.at // MINUTE_MS
         if minute != self._minute or len(self._said) > _REMEMBERED:
             self._minute, self._said = minute, set()
         id = str(uuid.uuid5(_NAMES, "\n".join((str(minute), event.kind, *key))))
         if id not in self._said:
-            self.record(replace(event, id=id))
+            self.record(replace(complete(event) if complete else event, id=id))
             self._said.add(id)
 
     def ready(self) -> None:
