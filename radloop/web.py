@@ -11,8 +11,10 @@ import fhir_server.audit.rest
 import fhir_server.http
 import fhir_server.openapi
 import fhir_server.routes
+import portal.admin_audit
 import portal.routes
 import portal.tracker_routes
+import smart_auth.audit
 import smart_auth.routes
 from fhir_server.capability import capability_statement
 from fhir_server.index import searchable
@@ -39,6 +41,7 @@ def create_app(parts: Parts) -> Flask:
     fhir_server.http.install(app)
     fhir_server.audit.rest.install(app, parts.audit.trail)
     dicomweb.audit.install(app, parts.audit.trail, parts.imaging.store)
+    smart_auth.audit.install(app, parts.audit.trail, auth, portal.admin_audit.ENDPOINTS)
     guard.install(
         app,
         auth,

@@ -6,7 +6,7 @@ import re
 from secrets import token_urlsafe
 from urllib.parse import quote, urlsplit
 
-from flask import Response, render_template, request
+from flask import Response, g, render_template, request
 
 from smart_auth.models import User
 from smart_auth.outside.servers import OPENID
@@ -79,6 +79,7 @@ def is_our_form(service: AuthService) -> bool:
 def let_in(service: AuthService, response: Response, user: User) -> Response:
     """Begin a session of this user in this browser; an earlier one ends."""
     service.sessions.end(request.cookies)
+    g.entered = user
     id, _ = service.sessions.begin(user)
     set_cookie(service, response, service.sessions.cookie_name, id)
     return response

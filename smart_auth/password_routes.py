@@ -1,6 +1,6 @@
 """The pages by which people get a new password: from a link they are mailed, or while they are logged in."""
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, g, request
 
 from smart_auth import new_password
 from smart_auth.forms import check_csrf, see_other
@@ -38,6 +38,7 @@ def add(blueprint: Blueprint, service: AuthService) -> None:
             user = new_password.use_link(service, token, _typed_twice())
         except ValueError as fault:
             return _choose(token, 422, str(fault))
+        g.person = user
         return _choose(token) if user is None else login_page(service, "/", name=user.name, notice="changed")
 
     def _choose(token: str, status: int = 200, fault: str = "") -> Response:

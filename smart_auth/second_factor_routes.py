@@ -2,7 +2,7 @@
 
 import hmac
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, g, request
 
 from smart_auth import passkeys, second_factor
 from smart_auth.forms import check_csrf, json_text, see_other
@@ -125,7 +125,10 @@ def add(blueprint: Blueprint, service: AuthService) -> None:
 
 
 def _find(service: AuthService) -> tuple[Pending, User] | None:
-    return second_factor.find(service, request.cookies.get(_cookie(service), ""))
+    found = second_factor.find(service, request.cookies.get(_cookie(service), ""))
+    if found is not None:
+        g.trying = found[1].name
+    return found
 
 
 def _cookie(service: AuthService) -> str:

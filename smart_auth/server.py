@@ -19,6 +19,7 @@ from authlib.oauth2.rfc6749 import (
     UnsupportedResponseTypeError,
 )
 from flask import Response
+from flask import g as flask_context
 from flask import request as flask_request
 from werkzeug.datastructures import Headers, MultiDict
 
@@ -142,7 +143,9 @@ class Server(AuthorizationServer):
             _check_parameters(request, needed)
         except OAuth2Error as error:
             return self.handle_error_response(request, error)
-        return respond(request)
+        response = respond(request)
+        flask_context.client_id = request.client.client_id if request.client is not None else None
+        return response
 
     def handle_error_response(self, request: Request, error: OAuth2Error) -> Response:
         status, body, headers = error()

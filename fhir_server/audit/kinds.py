@@ -62,6 +62,7 @@ def _rest() -> dict[str, Kind]:
 
 
 _ALERT = Coding(DCM, "110113", "Security Alert")
+_AUTHENTICATION = Coding(DCM, "110114", "User Authentication")
 _INSTANCES = Coding(DCM, "110103", "DICOM Instances Accessed")
 _RESTRICTED = Coding(DCM, "110132", "Use of Restricted Function")
 
@@ -88,6 +89,14 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "images-search": Kind(
             Coding(DCM, "110112", "Query"), None, "E", client=SOURCE, server=DESTINATION, split=True
         ),
+        # Who comes in, and what they may do.
+        "login": Kind(_AUTHENTICATION, Coding(DCM, "110122", "Login"), "E"),
+        "logout": Kind(_AUTHENTICATION, Coding(DCM, "110123", "Logout"), "E"),
+        "token": Kind(_AUTHENTICATION, Coding("urn:ihe:event-type-code", "ITI-71", "Get Access Token"), "E"),
+        "token-end": Kind(_ALERT, Coding(DCM, "110135", "Object Security Attributes Changed"), "D"),
+        "consent": Kind(_ALERT, Coding(DCM, "110135", "Object Security Attributes Changed"), "C"),
+        "user-changed": Kind(_ALERT, Coding(DCM, "110137", "User security Attributes Changed"), "U"),
+        "client-changed": Kind(_ALERT, Coding(DCM, "110129", "Security Configuration"), "U"),
         # What a person did on a page, beside the writes that it led to.
         "act": Kind(Coding(DCM, "110110", "Patient Record"), None, "U", client=SOURCE, server=DESTINATION),
     }
