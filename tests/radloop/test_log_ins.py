@@ -9,6 +9,8 @@ import pytest
 from flask.testing import FlaskClient
 from pymongo.database import Database
 
+import portal.admin_audit
+import smart_auth.audit
 from radloop.parts import Parts, create_parts, mail_of
 from radloop.settings import Settings
 from radloop.web import create_app
@@ -91,3 +93,8 @@ def test_the_address_of_registration_is_told_where_it_is_on(browser: FlaskClient
     told = {one["url"]: one["valueUri"] for one in security["extension"][0]["extension"]}
     assert told["register"] == "http://127.0.0.1:8080/auth/register"
     assert browser.post("/auth/register", json={}).status_code == 401
+
+
+def test_what_the_audit_trail_knows_as_pages_are_pages(browser: FlaskClient) -> None:
+    audited = {*smart_auth.audit.ENDPOINTS, *portal.admin_audit.ENDPOINTS} - {"smart_auth.register"}  # which is off
+    assert audited <= {rule.endpoint for rule in browser.application.url_map.iter_rules()}
