@@ -91,7 +91,7 @@ $(TRACKER_READY): $(TRACKER)/node_modules/.package-lock.json $(wildcard $(TRACKE
 
 test: setup system node tracker ohif ## run all tests but the long ones
 	@mkdir -p .cache
-	$(BIN)/pytest --basetemp .cache/tests -m "not slow"
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --basetemp .cache/tests -m "not slow"
 
 test-slow: setup system node tracker ohif ## run the long proofs as well
 	@mkdir -p .cache
