@@ -7,7 +7,9 @@ from datetime import datetime
 import click
 
 from dicomweb.retention import OldStudy, older, retire, size_of, uses
+from dicomweb.store import DicomStore
 from fhir_server.access import Access
+from fhir_server.audit.event import Actor, Datum, Event
 from fhir_server.errors import FhirError, Gone, NotFound, PreconditionFailed
 from fhir_server.repository import Repository
 from radloop.commands.common import settings
@@ -56,6 +58,7 @@ def retire_studies(before: datetime, apply: bool) -> None:
             images, size = size_of(store, study.uid)
             try:
                 if apply:
+                    parts.audit.trail.record(deletion(store, study))
                     retire(store, parts.imaging.blobs, study)
             except (PreconditionFailed, NotFound, Gone) as error:
                 click.echo(f"{study.day}  {study.reference}  kept: {error.diagnostics}")
@@ -71,6 +74,13 @@ def retire_studies(before: datetime, apply: bool) -> None:
     click.echo(f"{gone} studies, {freed / 2**20:,.1f} MB {word}")
     if failed:
         sys.exit(1)
+
+
+def deletion(store: DicomStore, study: OldStudy) -> Event:
+    """What the audit trail is told, before it is done."""
+    patients = store.patients([study.uid]).get(study.uid, ())
+    said = "images older than the practice keeps them"
+    return Event("images-delete", Actor(STAFF.subject), data=(Datum(study.reference, patients),), description=said)
 
 
 def reasons_to_keep(repository: Repository, study: OldStudy) -> Iterator[str]:

@@ -8,11 +8,13 @@ from click.testing import CliRunner
 from pymongo.database import Database
 
 from dicomweb.retention import OldStudy
+from dicomweb.store import DicomStore
 from fhir_server.access import Access
+from fhir_server.audit.resource import Observer, audit_events
 from fhir_server.repository import Repository
 from fhir_server.store import VersionStore
 from radloop.cli import main
-from radloop.commands.dicom import reasons_to_keep
+from radloop.commands.dicom import deletion, reasons_to_keep
 
 PRACTICE = Access.system("test")
 STUDY = OldStudy("1.2.3", "1", "20100101", waits=False)
@@ -63,6 +65,15 @@ def test_those_that_wait_at_the_desk(repository: Repository) -> None:
 
 def test_a_study_without_an_imaging_study_is_nobodys(repository: Repository) -> None:
     assert kept(repository, replace(STUDY, uid="9.9")) == []
+
+
+def test_the_audit_trail_is_told_whose_images_go(database: Database) -> None:
+    store = DicomStore(database)
+    database["dicom_studies"].insert_one({"_id": STUDY.uid, "scope": ["@Patient/p1"]})
+    (told,) = audit_events(deletion(store, STUDY), Observer("http://127.0.0.1:8080/fhir", "here"))
+    assert told["action"] == "D"
+    named = {entity.get("what", {}).get("reference") for entity in told["entity"]}
+    assert named >= {"Patient/p1", STUDY.reference}
 
 
 def test_a_day_is_needed() -> None:
