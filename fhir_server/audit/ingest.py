@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 PAUSE_S = 0.5
 BATCH_BYTES = 128 * 1024  # of lines: some hundred events
+PATIENCE = 9  # times as long as storing a batch took, until the next one: a tenth of a processor and of the disk
 LOCK = "worker.lock"
 
 
@@ -84,8 +85,8 @@ class Ingester:
                 break
             if not chunk.lines:
                 break
-            # No more than half of a processor: what waits on disk is safe, and others wait for answers.
-            stop.wait(time.monotonic() - begun)
+            # What waits on disk is safe, and others wait for answers.
+            stop.wait(PATIENCE * (time.monotonic() - begun))
         return made
 
     def _events(self, name: str, begin: int, chunk: spool.Chunk) -> tuple[list[dict], list[Lost]]:
