@@ -16,14 +16,13 @@ from functools import partial
 import pymongo
 
 from bench import bare
+from bench.demo import a_study, app_headers
 from bench.events import event_latencies
 from bench.load import Connection, Figures, run
 from bench.memory import processes
-from radloop import mongod, practice
+from radloop import mongod
 from radloop.commands.demo import server_of_its_own
-from radloop.demo.oauth import AppToken, BackendToken
 from radloop.demo.play import load_credentials
-from radloop.demo.players import Modality
 from radloop.settings import Settings
 
 PATIENTS = 2000
@@ -43,15 +42,7 @@ def main() -> None:
 def measure(settings: Settings, seconds: float, clients: int) -> None:
     """Print all figures."""
     credentials = load_credentials(settings.data_path)
-    staff = AppToken(
-        settings.origin,
-        credentials["clients"]["demo-app"]["client_id"],
-        credentials["clients"]["demo-app"]["redirect_uri"],
-        "frontdesk",
-        credentials["users"]["frontdesk"],
-        "user/*.cruds",
-    )
-    headers = {"Authorization": f"Bearer {staff()}", "Content-Type": "application/fhir+json"}
+    headers = app_headers(settings, "user/*.cruds")
 
     def http(make: Callable[[int], tuple[str, str, bytes | None]], accept: str = "application/fhir+json") -> Figures:
         def work(connection: Connection, number: int) -> None:
@@ -89,11 +80,7 @@ def measure(settings: Settings, seconds: float, clients: int) -> None:
     show("FHIR create", http(lambda n: ("POST", "/fhir/Patient", patient(n))), bare_write, "of Flask alone")
     show("FHIR update", http(lambda n: updated(ids, n)), bare_write, "of Flask alone")
 
-    client = credentials["clients"]["demo-modality"]
-    token = BackendToken(settings.origin, client["client_id"], client["key"], client["scope"])
-    modality = Modality(token, settings.dicomweb_base)
-    study, slices = modality.scan(practice.patients()[0], "BENCH1")
-    modality.store(study, slices)
+    study, slices = a_study(settings)
     series, instance = slices[0].SeriesInstanceUID, slices[0].SOPInstanceUID
     base = f"/dicomweb/studies/{study}/series/{series}"
     octets = 'multipart/related; type="application/octet-stream"'

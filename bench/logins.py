@@ -18,10 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 
 from bench.__main__ import quantile
-from bench.load import Connection, Figures, run
+from bench.demo import app_headers, reads
+from bench.load import Figures
 from bench.memory import processes
 from radloop.commands.demo import server_of_its_own
-from radloop.demo.oauth import AppToken
 from radloop.demo.play import load_credentials
 from radloop.settings import Settings
 
@@ -42,31 +42,19 @@ def main() -> None:
 
 def measure(settings: Settings, seconds: float, rounds: int, rate: float) -> None:
     """Print the times of reads alone and beside log-ins, and what became of the log-ins."""
-    credentials = load_credentials(settings.data_path)
-    app = credentials["clients"]["demo-app"]
-    users = credentials["users"]
-    scope = "user/*.rs"
-    token = AppToken(settings.origin, app["client_id"], app["redirect_uri"], "frontdesk", users["frontdesk"], scope)()
-    headers = {"Authorization": f"Bearer {token}"}
-    path = f"/fhir/{settings.practice_organization}"
-
-    def read(connection: Connection, _number: int) -> None:
-        connection.request("GET", path, headers=headers)
-
-    def reads() -> Figures:
-        return run(read, lambda: Connection(settings.host, settings.port), seconds, READERS)
-
+    password = load_credentials(settings.data_path)["users"]["frontdesk"]
+    headers = app_headers(settings, "user/*.rs")
     kinds: dict[str, Callable[[int], None] | None] = {
         "alone": None,
         f"beside {rate:g} empty requests a second": lambda number: send(settings, number, "GET", "/health/live"),
-        f"beside {rate:g} log-ins a second": lambda number: log_in(settings, number, users["frontdesk"], answers),
+        f"beside {rate:g} log-ins a second": lambda number: log_in(settings, number, password, answers),
     }
     answers: Counter[int] = Counter()
     found: dict[str, list[Figures]] = {name: [] for name in kinds}
     for _ in range(rounds):
         for name, work in kinds.items():
             with storm(work, rate) if work else nullcontext():
-                found[name].append(reads())
+                found[name].append(reads(settings, headers, seconds, READERS))
     quiet, empty, stormy = (show(f"reads {name}", figures) for name, figures in found.items())
     print(f"  p99 beside log-ins / alone: {ratios(stormy, quiet)}; / beside empty requests: {ratios(stormy, empty)}")
     told = ", ".join(f"{count} x {status}" for status, count in sorted(answers.items()))

@@ -23,11 +23,10 @@ from flask import Flask, Response, request
 
 from bench import bare, radiology
 from bench.__main__ import show
+from bench.demo import app_headers
 from bench.load import Connection, Figures, run
 from radloop import mongod
 from radloop.commands.demo import server_of_its_own
-from radloop.demo.oauth import AppToken
-from radloop.demo.play import load_credentials
 from radloop.settings import Settings
 
 TYPES = ("Organization", "Patient", "ServiceRequest", "ImagingStudy")
@@ -115,7 +114,7 @@ def main() -> None:
 
 def measure(settings: Settings, seconds: float, clients: list[int], size: int) -> None:
     """Print the rates of the mix and of what it is made of."""
-    headers = {"Authorization": f"Bearer {_token(settings)}", "Content-Type": "application/fhir+json"}
+    headers = app_headers(settings, "user/*.cruds")
     uri = mongod.uri(mongod.last_port(settings.data_path / "mongod") or 0)
     by_hand = ByHand(pymongo.MongoClient(uri)[settings.mongodb_database])
     practice = _load(settings, headers, by_hand, size)
@@ -283,19 +282,6 @@ def _load(settings: Settings, headers: dict[str, str], by_hand: ByHand, size: in
             connection.request("POST", "/fhir", json.dumps(bundle).encode(), headers)
         by_hand.fill(resource_type, resources)
     return practice
-
-
-def _token(settings: Settings) -> str:
-    credentials = load_credentials(settings.data_path)
-    client = credentials["clients"]["demo-app"]
-    return AppToken(
-        settings.origin,
-        client["client_id"],
-        client["redirect_uri"],
-        "frontdesk",
-        credentials["users"]["frontdesk"],
-        "user/*.cruds",
-    )()
 
 
 if __name__ == "__main__":

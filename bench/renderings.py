@@ -13,13 +13,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from bench.load import Connection, Figures, run
+from bench.demo import a_study, app_headers, reads
+from bench.load import Figures
 from bench.logins import ratios, show
-from radloop import practice
 from radloop.commands.demo import server_of_its_own
-from radloop.demo.oauth import AppToken, BackendToken
-from radloop.demo.play import load_credentials
-from radloop.demo.players import Modality
 from radloop.settings import Settings
 
 READERS = 4
@@ -37,19 +34,9 @@ def main() -> None:
 
 def measure(settings: Settings, seconds: float, rounds: int, clients: int) -> None:
     """Print the times of reads alone and beside renderings, and what became of the renderings."""
-    credentials = load_credentials(settings.data_path)
-    app, users = credentials["clients"]["demo-app"], credentials["users"]
-    scope = "user/*.rs"
-    token = AppToken(settings.origin, app["client_id"], app["redirect_uri"], "frontdesk", users["frontdesk"], scope)()
-    headers = {"Authorization": f"Bearer {token}"}
-    picture = a_picture(settings, credentials)
+    headers = app_headers(settings, "user/*.rs")
+    picture = a_picture(settings)
     answers: Counter[int] = Counter()
-
-    def reads() -> Figures:
-        path = f"/fhir/{settings.practice_organization}"
-        connect = lambda: Connection(settings.host, settings.port)  # noqa: E731
-        return run(lambda one, _number: one.request("GET", path, headers=headers), connect, seconds, READERS)
-
     quiet: list[Figures] = []
     busy: list[Figures] = []
     for _ in range(rounds):
@@ -58,20 +45,16 @@ def measure(settings: Settings, seconds: float, rounds: int, clients: int) -> No
             (busy, rendering(settings, picture, headers, clients, answers)),
         ):
             with beside:
-                found.append(reads())
+                found.append(reads(settings, headers, seconds, READERS))
     alone = show("reads alone", quiet)
     print(f"  p99 beside / alone: {ratios(show(f'reads beside {clients} that render', busy), alone)}")
     told = ", ".join(f"{count} x {status}" for status, count in sorted(answers.items()))
     print(f"renderings answered in {rounds} rounds of {seconds * 1.2:g} s: {told}")
 
 
-def a_picture(settings: Settings, credentials: dict) -> str:
+def a_picture(settings: Settings) -> str:
     """Store a CT study; the path of one of its slices, rendered."""
-    client = credentials["clients"]["demo-modality"]
-    token = BackendToken(settings.origin, client["client_id"], client["key"], client["scope"])
-    modality = Modality(token, settings.dicomweb_base)
-    study, slices = modality.scan(practice.patients()[0], "BENCH1")
-    modality.store(study, slices)
+    study, slices = a_study(settings)
     one = slices[0]
     return f"/dicomweb/studies/{study}/series/{one.SeriesInstanceUID}/instances/{one.SOPInstanceUID}/rendered"
 

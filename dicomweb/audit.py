@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 
 from flask import Flask, Response, g, request
@@ -9,10 +10,9 @@ from flask import Flask, Response, g, request
 from dicomweb.store import DicomStore
 from dicomweb.uids import imaging_study_id, is_uid
 from fhir_server.audit.event import Datum, Event
-from fhir_server.audit.rest import actor, failed, query, record_refusal
-from fhir_server.audit.trail import NotAudited, Trail
-from fhir_server.errors import FhirError, Unavailable
-from fhir_server.http import refusal
+from fhir_server.audit.rest import actor, audited, by_caller, failed, query
+from fhir_server.audit.trail import Trail
+from fhir_server.errors import Unavailable
 
 BLUEPRINTS = frozenset({"dicomweb", "wado_uri"})
 _LEVELS = ("study", "series", "instance")
@@ -30,18 +30,10 @@ def install(app: Flask, trail: Trail, store: DicomStore) -> None:
 
     @app.after_request
     def record(response: Response) -> Response:
-        unaudited = request.blueprint not in BLUEPRINTS or request.method == "OPTIONS"
-        if unaudited or isinstance(g.get("refused"), NotAudited):
+        if request.blueprint not in BLUEPRINTS or request.method == "OPTIONS":
             return response
-        try:
-            if "access" in g:
-                _record(trail, store, response.status_code)
-            elif response.status_code >= HTTPStatus.BAD_REQUEST:
-                record_refusal(trail)
-        except FhirError as error:
-            response.close()  # what was about to be sent
-            return refusal(error)
-        return response
+        tell = partial(_record, trail, store, response.status_code)
+        return audited(response, lambda: by_caller(trail, response, tell))
 
 
 def about(store: DicomStore, studies: Iterable[str]) -> None:
@@ -72,7 +64,7 @@ def _record_read(trail: Trail, store: DicomStore, study: str | None, status: int
     trail.record_once(
         _outcome(event, status),
         *(who.subject, who.client or "", who.address, study or "", result),
-        complete=lambda event: replace(event, data=_data(_whose(store, study, status))),
+        complete=lambda event: replace(event, data=data_of(_whose(store, study, status))),
     )
 
 
@@ -98,10 +90,11 @@ def _whose(store: DicomStore, study: str | None, status: int) -> Studies:
 
 def _event(kind: str, studies: Studies, *, description: str, query: str = "") -> Event:
     said = {"query": query, "description": description[:_MAX_DESCRIPTION], "request": g.get("request_id", "")}
-    return Event(kind, actor(), data=_data(studies), **said)
+    return Event(kind, actor(), data=data_of(studies), **said)
 
 
-def _data(studies: Studies) -> tuple[Datum, ...]:
+def data_of(studies: Studies) -> tuple[Datum, ...]:
+    """The ImagingStudies with whose they are."""
     return tuple(Datum(f"ImagingStudy/{imaging_study_id(uid)}", patients) for uid, patients in studies.items())
 
 

@@ -2,11 +2,11 @@
 says of the place and the camera is removed.
 """
 
-import struct
 from pathlib import Path
 
+from dicomweb.boxes import Box, Content, boxes
 from dicomweb.failures import cannot_understand
-from dicomweb.wrap import JPEG, MP4, PDF, PNG, Content, looked_into
+from dicomweb.wrap import JPEG, MP4, PDF, PNG, looked_into
 
 HEAD_BYTES = 1024
 _SIGNATURES = ((b"\xff\xd8\xff", JPEG), (b"\x89PNG\r\n\x1a\n", PNG))
@@ -50,36 +50,25 @@ def cleaned_jpeg(content: bytes) -> bytes:
 def clean_film(path: Path) -> None:
     """Make the private boxes of an MP4 file free space, in place: no other box moves. Raises StoreFailure."""
     with looked_into(path) as content:
-        places = _private(content, 0, len(content), [])
+        private = _private(content, 0, len(content), [])
     with path.open("r+b") as file:
-        for at, size, head in places:
-            file.seek(at + 4)
+        for box in private:
+            file.seek(box.begin + 4)
             file.write(b"free")
-            file.seek(at + head)
-            left = size - head
+            file.seek(box.body)
+            left = box.end - box.body
             while left > 0:
                 left -= file.write(bytes(min(left, 1 << 20)))
 
 
-def _private(content: Content, begin: int, end: int, seen: list[int]) -> list[tuple[int, int, int]]:
-    """(place, size, size of its header) of each private box."""
-    found: list[tuple[int, int, int]] = []
-    at = begin
-    while at + 8 <= end:
-        seen.append(at)
+def _private(content: Content, begin: int, end: int, seen: list[Box]) -> list[Box]:
+    found: list[Box] = []
+    for box in boxes(content, begin, end):
+        seen.append(box)
         if len(seen) > _MAX_BOXES:
             raise cannot_understand("the film is broken")
-        size, name = struct.unpack_from(">L4s", content, at)
-        head = 8
-        if size == 1 and at + 16 <= end:
-            size, head = struct.unpack_from(">Q", content, at + 8)[0], 16
-        elif size == 0:
-            size = end - at
-        if size < head or at + size > end:
-            raise cannot_understand("the film is broken")
-        if name in _PRIVATE_BOXES:
-            found.append((at, size, head))
-        elif name in _WITH_BOXES:
-            found += _private(content, at + head, at + size, seen)
-        at += size
+        if box.name in _PRIVATE_BOXES:
+            found.append(box)
+        elif box.name in _WITH_BOXES:
+            found += _private(content, box.body, box.end, seen)
     return found

@@ -3,7 +3,6 @@
 docs/decisions/0023-corrected-studies.md
 """
 
-import logging
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -24,8 +23,6 @@ from dicomweb.rewriting import Change, rewrite
 from dicomweb.store import DicomStore
 from dicomweb.uids import imaging_study_id
 from fhir_server.errors import BadRequest, Gone, NotFound, PreconditionFailed, TooLarge, Unprocessable
-
-log = logging.getLogger(__name__)
 
 MAX_INSTANCES = 5000  # in one correction, which is one transaction
 MAX_ACCESSION = 16  # characters of SH
@@ -64,13 +61,6 @@ class Act:
 Record = Callable[[Act], None]
 
 
-def told_in_the_log(act: Act) -> None:
-    """What there is without a better account; ids alone."""
-    log.warning(
-        "%s: %s %s -> %s of %s", act.by, act.what, act.study, act.result or "nothing", act.subject or "nobody"
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class _Move:
     """Instances of one study, written anew, and the study that has them then. target_state: of one that is there."""
@@ -91,9 +81,7 @@ class Corrections:
     is served is all of the old or all of the new. Each takes the state of the study as the caller saw it, and raises
     PreconditionFailed when it has changed since. Thread safe."""
 
-    def __init__(
-        self, store: DicomStore, blobs: BlobStore, clock: Callable[[], datetime], record: Record = told_in_the_log
-    ) -> None:
+    def __init__(self, store: DicomStore, blobs: BlobStore, clock: Callable[[], datetime], record: Record) -> None:
         """record: called after each act; the act itself is kept with the studies in any case."""
         self._store = store
         self._blobs = blobs

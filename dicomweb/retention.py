@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 
+from dicomweb.attributes import STUDY_DATE
 from dicomweb.blobs import BlobStore
 from dicomweb.records import state_of
 from dicomweb.store import DATE_FIELD, DicomStore
@@ -51,7 +52,7 @@ def older(store: DicomStore, before: date) -> Iterator[OldStudy]:
     """Studies whose date is before that day, the oldest first. One without a date is never too old."""
     query = {DATE_FIELD: {"$lt": f"{before:%Y%m%d}", "$gte": "0"}}
     for document in store.database["dicom_studies"].find(query).sort(DATE_FIELD, 1):
-        yield OldStudy(document["_id"], state_of(document), document["f"]["00080020"], document.get("waits", False))
+        yield OldStudy(document["_id"], state_of(document), document["f"][STUDY_DATE], document.get("waits", False))
 
 
 def size_of(store: DicomStore, study: str) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from dicomweb.attributes import (
     MODALITY,
     SERIES_NUMBER,
     SERIES_UID,
+    STUDY_DATE,
     STUDY_UID,
     Level,
     of_level,
@@ -52,7 +53,7 @@ from fhir_server.errors import FhirError, Gone, NotFound, PreconditionFailed, Un
 SEARCH_TIMEOUT_MS = 20_000
 ATTEMPTS = 5  # at a transaction that meets the same SOP Instance UID in another study's
 EVERYTHING = Access.system("dicomweb")
-DATE_FIELD = "f.00080020"
+DATE_FIELD = f"f.{STUDY_DATE}"
 _STATED = {"study": "dicom_studies", "series": "dicom_series", "instance": "dicom_instances"}
 # Where the UIDs of the hierarchy are, by level; other keys are below `f`.
 _UID_FIELDS: dict[Level, dict[str, str]] = {

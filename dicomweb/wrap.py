@@ -29,6 +29,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from dicomweb.boxes import Content, boxes
 from dicomweb.codestream import NotAStream, jpeg_header
 from dicomweb.failures import cannot_understand
 
@@ -40,6 +41,7 @@ MAX_PIXELS = 200_000_000
 ORIENTATION = 0x0112  # of Exif: 1 is upright
 _MAX_FRAMES = 2**31 - 1
 _CONTAINERS = {b"moov", b"trak", b"mdia", b"minf", b"stbl"}
+_MAX_BOXES = 1000  # that are told of
 # Profile and level of H.264 -> the transfer syntax that it fits: PS3.5 section 8.2.5, 8.2.7.
 _AVC_41, _AVC_42, _HEVC = "1.2.840.10008.1.2.4.102", "1.2.840.10008.1.2.4.104", "1.2.840.10008.1.2.4.107"
 
@@ -64,9 +66,6 @@ class Film:
     frames: int
     rate: float
     transfer_syntax: str
-
-
-Content = bytes | mmap  # what can be looked into without being read
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,26 +259,18 @@ def _identify(dataset: Dataset, known: Known, now: datetime) -> None:
 def _boxes(content: Content, begin: int, end: int, depth: int) -> list[tuple[bytes, bytes]]:
     """The boxes of the first video track and of what is around it, by name."""
     found: list[tuple[bytes, bytes]] = []
-    at = begin
-    while at + 8 <= end and len(found) < 1000:
-        size, name = struct.unpack_from(">L4s", content, at)
-        head = 8
-        if size == 1 and at + 16 <= end:
-            size, head = struct.unpack_from(">Q", content, at + 8)[0], 16
-        elif size == 0:
-            size = end - at
-        if size < head or at + size > end:
-            raise cannot_understand("the film is broken")
-        if name in _CONTAINERS and depth < 8:
-            inner = _boxes(content, at + head, at + size, depth + 1)
+    for box in boxes(content, begin, end):
+        if box.name in _CONTAINERS and depth < 8:
+            inner = _boxes(content, box.body, box.end, depth + 1)
             handlers = [body[8:12] for inner_name, body in inner if inner_name == b"hdlr"]
-            if name != b"trak" or b"vide" in handlers:
+            if box.name != b"trak" or b"vide" in handlers:
                 found += inner
-                if name == b"trak":
+                if box.name == b"trak":
                     return found
-        elif name not in (b"mdat", b"free"):
-            found.append((name, content[at + head : at + size]))
-        at += size
+        elif box.name not in (b"mdat", b"free"):
+            found.append((box.name, content[box.body : box.end]))
+        if len(found) >= _MAX_BOXES:
+            break
     return found
 
 

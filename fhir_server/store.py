@@ -107,12 +107,6 @@ class WriteNumbers:
         return (int(moment.timestamp() * 1_000_000) - _EPOCH_US) << 12
 
 
-def filling(bounds: dict, filter: dict, sort: list[tuple[str, int]], limit: int, walked: int) -> list[dict]:
-    """The pipeline that counts what `VersionStore.fills` asks for."""
-    first: list[dict] = [{"$match": bounds}, {"$sort": dict(sort)}, {"$limit": walked}]
-    return [*first, {"$match": filter}, {"$limit": limit}, {"$count": "n"}]
-
-
 class VersionStore:
     """Every version of every resource."""
 
@@ -280,10 +274,7 @@ class VersionStore:
             {"$limit": limit},
             {"$project": {"_id": 1}},
         ]
-        options: dict = {"maxTimeMS": SEARCH_TIMEOUT_MS, "allowDiskUse": True}
-        if hint and self.has_index(resource_type, hint):
-            options["hint"] = hint
-        numbers = [found["_id"] for found in self._versions(resource_type).aggregate(pipeline, **options)]
+        numbers = [found["_id"] for found in self._aggregate(resource_type, pipeline, hint)]
         page, size = Page(), 0
         for at in range(0, len(numbers), _FETCHED):
             wanted = numbers[at : at + _FETCHED]
@@ -374,9 +365,10 @@ class VersionStore:
     ) -> bool:
         """Whether `limit` match among the first `walked` within the bounds; False also when that cannot be told in
         PROBE_MS."""
-        pipeline = filling(bounds, filter, sort, limit, walked)
+        first: list[dict] = [{"$match": bounds}, {"$sort": dict(sort)}, {"$limit": walked}]
+        pipeline = [*first, {"$match": filter}, {"$limit": limit}, {"$count": "n"}]
         try:
-            counted = list(self._versions(resource_type).aggregate(pipeline, hint=hint, maxTimeMS=PROBE_MS))
+            counted = list(self._aggregate(resource_type, pipeline, hint, PROBE_MS))
         except ExecutionTimeout:
             return False
         return bool(counted) and counted[0]["n"] == limit
@@ -570,8 +562,12 @@ class VersionStore:
         # MongoDB refuses a hint that names no index, as before a type's first write.
         return cursor.hint(hint) if hint and self.has_index(resource_type, hint) else cursor
 
-    def _aggregate(self, resource_type: str, pipeline: list[dict]) -> Iterator[Mapping[str, Any]]:
-        return self._versions(resource_type).aggregate(pipeline, maxTimeMS=SEARCH_TIMEOUT_MS, batchSize=REPLY)
+    def _aggregate(
+        self, resource_type: str, pipeline: list[dict], hint: str | None = None, timeout_ms: int = SEARCH_TIMEOUT_MS
+    ) -> Iterator[Mapping[str, Any]]:
+        options: dict = {"hint": hint} if hint and self.has_index(resource_type, hint) else {}
+        options |= {"maxTimeMS": timeout_ms, "batchSize": REPLY, "allowDiskUse": True}
+        return self._versions(resource_type).aggregate(pipeline, **options)
 
     def _prepare(self, resource_type: str) -> None:
         """Make the type's indexes before its first write; a collection cannot get them inside a transaction."""

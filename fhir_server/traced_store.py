@@ -7,7 +7,7 @@ from typing import Any
 
 from pymongo.cursor import Cursor
 
-from fhir_server.store import PREFIX, SEARCH_TIMEOUT_MS, Page, VersionStore, filling
+from fhir_server.store import PREFIX, SEARCH_TIMEOUT_MS, Page, VersionStore
 
 
 @dataclass(slots=True)
@@ -44,20 +44,9 @@ class TracedStore(VersionStore):
         with self._for("matches"):
             return super().bounded_page(*arguments, **named)
 
-    def reckoned_page(
-        self, resource_type: str, filter: dict, stages: list[dict], limit: int, hint: str | None = None
-    ) -> Page:
-        pipeline: list[dict] = [
-            {"$match": filter},
-            {"$unset": "body"},
-            *stages,
-            {"$limit": limit},
-            {"$project": {"_id": 1}},
-        ]
-        used = hint if hint and self.has_index(resource_type, hint) else None
-        self.queries.append(Query("matches", resource_type, None, pipeline, used))
+    def reckoned_page(self, *arguments: Any, **named: Any) -> Page:
         with self._for("matches"):
-            return super().reckoned_page(resource_type, filter, stages, limit, hint)
+            return super().reckoned_page(*arguments, **named)
 
     def ids(self, *arguments: Any, **named: Any) -> list[str]:
         with self._for("chain"):
@@ -71,19 +60,9 @@ class TracedStore(VersionStore):
         with self._for("probe"):
             return super().count_up_to(*arguments, **named)
 
-    def fills(
-        self,
-        resource_type: str,
-        bounds: dict,
-        filter: dict,
-        sort: list[tuple[str, int]],
-        limit: int,
-        walked: int,
-        hint: str,
-    ) -> bool:
-        pipeline = filling(bounds, filter, sort, limit, walked)
-        self.queries.append(Query("probe", resource_type, None, pipeline, hint))
-        return super().fills(resource_type, bounds, filter, sort, limit, walked, hint)
+    def fills(self, *arguments: Any, **named: Any) -> bool:
+        with self._for("probe"):
+            return super().fills(*arguments, **named)
 
     def count(
         self,
@@ -125,9 +104,12 @@ class TracedStore(VersionStore):
         self.queries.append(Query(self._purpose, resource_type, cursor))
         return cursor
 
-    def _aggregate(self, resource_type: str, pipeline: list[dict]) -> Iterator[Mapping[str, Any]]:
-        self.queries.append(Query(self._purpose, resource_type, None, pipeline))
-        return super()._aggregate(resource_type, pipeline)
+    def _aggregate(
+        self, resource_type: str, pipeline: list[dict], hint: str | None = None, timeout_ms: int = SEARCH_TIMEOUT_MS
+    ) -> Iterator[Mapping[str, Any]]:
+        used = hint if hint and self.has_index(resource_type, hint) else None
+        self.queries.append(Query(self._purpose, resource_type, None, pipeline, used))
+        return super()._aggregate(resource_type, pipeline, hint, timeout_ms)
 
     @contextmanager
     def _for(self, purpose: str) -> Iterator[None]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from dicomweb.corrections import Corrections
+from dicomweb.corrections import Act, Corrections, Record
 from dicomweb.dicom_json import integer, text
 from dicomweb.imaging_study import started
 from dicomweb.matching import OrderMatcher, study_attributes
@@ -14,7 +14,11 @@ from dicomweb.records import Condition, StudyContent
 from dicomweb.store import DicomStore
 from dicomweb.uids import imaging_study_id
 from fhir_server.access import Access
+from fhir_server.audit.rest import record_act
+from fhir_server.audit.touched import datum
+from fhir_server.audit.trail import Trail
 from fhir_server.errors import NotFound
+from fhir_server.repository import Repository
 from referral import board
 from referral.board import REFERRALS, Card
 from referral.context import Practice
@@ -31,6 +35,20 @@ WHY: Mapping[str, str] = {
     "late": "More images came after the study was corrected.",
     "nobody": "It was taken out of another study.",
 }
+
+
+def account(trail: Trail, repository: Repository) -> Record:
+    """What keeps account of a correction, in the audit trail, before the person who makes it is answered."""
+
+    def record(act: Act) -> None:
+        studies = [one for one in dict.fromkeys((act.study, act.result)) if one]
+        # The ImagingStudies follow in a moment, so here are those of before: both patients are told.
+        known = (repository.store.newest(*one.split("/")) for one in studies)
+        patients = [name for version in known if version for name in datum(version).patients]
+        named = dict.fromkeys([*patients, *([act.subject] if act.subject else [])])
+        record_act(trail, f"{act.what} of a study, by a person", studies, named)
+
+    return record
 
 
 @dataclass(frozen=True, slots=True)

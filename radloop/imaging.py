@@ -11,14 +11,11 @@ from pymongo.database import Database
 from dicomweb import projection, routes, wado_uri
 from dicomweb.attach import Attachments
 from dicomweb.blobs import BlobStore, FolderBlobStore
-from dicomweb.corrections import Act, Corrections
+from dicomweb.corrections import Corrections, Record
 from dicomweb.pool import PixelPool
 from dicomweb.projection import Projector
 from dicomweb.store import DicomStore
 from fhir_server import stream
-from fhir_server.audit.rest import record_act
-from fhir_server.audit.touched import datum
-from fhir_server.audit.trail import Trail
 from fhir_server.repository import Repository
 from radloop.settings import Settings
 
@@ -46,17 +43,8 @@ class Imaging:
         """What people add to orders. clock: the practice's."""
         return Attachments(self.store, self.blobs, self.settings.max_file_mb * 2**20, clock)
 
-    def corrections(self, clock: Callable[[], datetime], repository: Repository, trail: Trail) -> Corrections:
-        """What the desk does, audited. clock: the practice's."""
-
-        def record(act: Act) -> None:
-            studies = [one for one in dict.fromkeys((act.study, act.result)) if one]
-            # The ImagingStudies follow in a moment, so here are those of before: both patients are told.
-            known = (repository.store.newest(*one.split("/")) for one in studies)
-            patients = [name for version in known if version for name in datum(version).patients]
-            named = dict.fromkeys([*patients, *([act.subject] if act.subject else [])])
-            record_act(trail, f"{act.what} of a study, by a person", studies, named)
-
+    def corrections(self, clock: Callable[[], datetime], record: Record) -> Corrections:
+        """What the desk does. clock: the practice's. record: keeps account."""
         return Corrections(self.store, self.blobs, clock, record)
 
     def jobs(self) -> dict[str, Callable[[Event], None]]:

@@ -20,7 +20,7 @@ from fhir_server.capability import capability_statement
 from fhir_server.index import searchable
 from fhir_server.index.active import ParameterSet
 from fhir_server.operations import standard
-from portal.studies import Imaging
+from portal.studies import Imaging, account
 from radloop import __version__, demo_routes, health, metrics
 from radloop.clock import DemoClock, real_clock
 from radloop.parts import Parts
@@ -96,7 +96,10 @@ def create_app(parts: Parts) -> Flask:
             parts.subscriptions.addresses,
             parts.subscriptions.desk,
             parts.imaging.attachments(parts.clock),
-            Imaging(parts.imaging.store, parts.imaging.corrections(parts.clock, parts.repository, parts.audit.trail)),
+            Imaging(
+                parts.imaging.store,
+                parts.imaging.corrections(parts.clock, account(parts.audit.trail, parts.repository)),
+            ),
         )
     )
     app.register_blueprint(portal.tracker_routes.create_blueprint(parts.practice, auth, f"{settings.live_url}{PATH}"))

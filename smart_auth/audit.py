@@ -6,6 +6,7 @@ typed as one may be a password.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from http import HTTPStatus
 from types import MappingProxyType
 from urllib.parse import parse_qs, urlsplit
@@ -13,10 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 from flask import Flask, Response, g, request
 
 from fhir_server.audit.event import Actor, Event
-from fhir_server.audit.rest import actor, failed
-from fhir_server.audit.trail import NotAudited, Trail
+from fhir_server.audit.rest import actor, audited, failed
+from fhir_server.audit.trail import Trail
 from fhir_server.errors import NotAuthenticated
-from fhir_server.http import refusal
 from smart_auth.models import User
 from smart_auth.service import AuthService
 
@@ -41,8 +41,8 @@ class Audited:
 
 ENDPOINTS: Mapping[str, Audited] = MappingProxyType(
     {
-        f"smart_auth.{endpoint}": audited
-        for endpoint, audited in {
+        f"smart_auth.{endpoint}": row
+        for endpoint, row in {
             "login": Audited(LOGIN, "log-in by password"),
             "code": Audited(LOGIN, "log-in by password and code"),
             "key": Audited(LOGIN, "log-in by password and security key"),
@@ -72,13 +72,13 @@ def install(
     """
     endpoints = {**ENDPOINTS, **more}
 
-    def audited() -> Audited | None:
+    def concerned() -> Audited | None:
         by_get = request.endpoint == "smart_auth.outside_callback"
         return endpoints.get(request.endpoint or "") if by_get or request.method == "POST" else None
 
     @app.before_request
     def begin() -> None:
-        found = audited()
+        found = concerned()
         if found is None:
             return
         if not found.ends:
@@ -89,24 +89,18 @@ def install(
 
     @app.after_request
     def record(response: Response) -> Response:
-        found = audited()
-        if found is None or isinstance(g.get("refused"), NotAudited):
-            return response
-        try:
-            _record(trail, service, found, response)
-        except NotAudited as error:
-            return refusal(error)
-        return response
+        found = concerned()
+        return audited(response, partial(_record, trail, service, found, response)) if found else response
 
 
-def _record(trail: Trail, service: AuthService, audited: Audited, response: Response) -> None:
+def _record(trail: Trail, service: AuthService, row: Audited, response: Response) -> None:
     fault = response.status_code >= HTTPStatus.BAD_REQUEST
-    if audited.kind == LOGIN and not fault and "entered" not in g:
+    if row.kind == LOGIN and not fault and "entered" not in g:
         return  # on to the second factor
-    if audited.kind in (LOGOUT, REVOKED) and not fault and "access" not in g and _nobody():
+    if row.kind in (LOGOUT, REVOKED) and not fault and "access" not in g and _nobody():
         return
-    who, act = _who(service, audited, response), _act(audited, response)
-    event = Event(audited.kind, who, description=act[:_MAX_DESCRIPTION], request=g.get("request_id", ""))
+    who, act = _who(service, row, response), _act(row, response)
+    event = Event(row.kind, who, description=act[:_MAX_DESCRIPTION], request=g.get("request_id", ""))
     if not fault:
         trail.record(event)
         return
@@ -119,7 +113,7 @@ def _record(trail: Trail, service: AuthService, audited: Audited, response: Resp
         if name := _tried(service):
             event = replace(event, description=f"{event.description} of {name}")
         # What they send is no part of the key, or each try would be another line.
-        trail.record_once(event, who.address, who.client or "", audited.act, name, event.why)
+        trail.record_once(event, who.address, who.client or "", row.act, name, event.why)
 
 
 def _nobody() -> bool:
@@ -127,11 +121,11 @@ def _nobody() -> bool:
     return g.get("person") is None and g.get("client_id") is None
 
 
-def _who(service: AuthService, audited: Audited, response: Response) -> Actor:
+def _who(service: AuthService, row: Audited, response: Response) -> Actor:
     address = request.remote_addr or ""
     if "access" in g:
         return actor()
-    if audited.kind == TOKEN and response.status_code == HTTPStatus.OK:
+    if row.kind == TOKEN and response.status_code == HTTPStatus.OK:
         try:
             access = service.verifier.access((response.get_json(silent=True) or {}).get("access_token", ""))
         except NotAuthenticated:  # ended since
@@ -144,12 +138,12 @@ def _who(service: AuthService, audited: Audited, response: Response) -> Actor:
     return Actor(client=g.get("client_id"), address=address)
 
 
-def _act(audited: Audited, response: Response) -> str:
+def _act(row: Audited, response: Response) -> str:
     given = {**request.form.to_dict(), **(request.view_args or {})}
-    act = audited.act
+    act = row.act
     for name in ("client_id", "grant_type", "name", "move"):
         act = act.replace(f"{{{name}}}", str(given.get(name, ""))[:100])
-    if audited.kind == CONSENT and response.status_code < HTTPStatus.BAD_REQUEST:
+    if row.kind == CONSENT and response.status_code < HTTPStatus.BAD_REQUEST:
         answer = parse_qs(urlsplit(response.location or "").query)
         return f"{act} {'agreed to' if 'code' in answer else 'refused'}"
     return act

@@ -9,7 +9,11 @@ import pymongo
 import pytest
 from pymongo.database import Database
 
+from fhir_server.access import AUDIT_TRAIL
+from fhir_server.audit.service import Audit, create_audit
+from fhir_server.repository import Repository
 from radloop import mongod
+from tests.auditor import AUDITOR, Audited
 from tests.server import Server, running
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -41,6 +45,31 @@ def database(mongo_client: pymongo.MongoClient) -> Iterator[Database]:
     name = f"test_{uuid.uuid4().hex[:16]}"
     yield mongo_client[name]
     mongo_client.drop_database(name)
+
+
+@pytest.fixture
+def audit(repository: Repository, tmp_path: Path) -> Iterator[Audit]:
+    """The audit trail of the package's repository."""
+    audit = create_audit(repository, tmp_path / "audit")
+    yield audit
+    audit.trail.close()
+
+
+@pytest.fixture
+def audited(audit: Audit, repository: Repository) -> Audited:
+    """Gives the AuditEvents that a search finds, oldest first; each is valid, as far as its profile is known here."""
+
+    def search(query: str = "") -> list[dict]:
+        audit.ingester.catch_up()
+        matches = repository.search(AUDITOR, AUDIT_TRAIL, f"{query}&_count=1000").matches
+        found = [version.resource() for version in reversed(matches)]
+        for event in found:
+            faults, said = repository.judge(event)
+            assert not faults
+            assert {one.expression for one in said} <= {"AuditEvent.meta.profile" if "meta" in event else ""}, said
+        return found
+
+    return search
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """FHIR interactions over HTTP, each audited before it is answered; and what other views need to record theirs."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from http import HTTPStatus
 from urllib.parse import parse_qsl
@@ -64,20 +64,37 @@ def install(app: Flask, trail: Trail) -> None:
     @app.after_request
     def record(response: Response) -> Response:
         kind = _KINDS.get(request.endpoint or "")
-        if kind is None or isinstance(g.get("refused"), NotAudited):
+        if kind is None:
             return response
-        try:
-            if "access" in g:
-                trail.record(_event(g.get("interaction", kind), response.status_code))
-            elif response.status_code >= HTTPStatus.BAD_REQUEST:
-                record_refusal(trail)
-        except NotAudited as error:
-            return refusal(error)
-        return response
+
+        def tell() -> None:
+            trail.record(_event(g.get("interaction", kind), response.status_code))
+
+        return audited(response, lambda: by_caller(trail, response, tell))
 
     @app.teardown_request
     def end(_error: BaseException | None) -> None:
         touched.end()
+
+
+def audited(response: Response, tell: Callable[[], None]) -> Response:
+    """The answer, once `tell` has recorded what it is about; where it cannot, what refuses it instead."""
+    if isinstance(g.get("refused"), NotAudited):
+        return response
+    try:
+        tell()
+    except FhirError as error:
+        response.close()  # what was about to be sent
+        return refusal(error)
+    return response
+
+
+def by_caller(trail: Trail, response: Response, tell: Callable[[], None]) -> None:
+    """Tell of a caller who is known; of others, that they were turned away."""
+    if "access" in g:
+        tell()
+    elif response.status_code >= HTTPStatus.BAD_REQUEST:
+        record_refusal(trail)
 
 
 def actor() -> Actor:

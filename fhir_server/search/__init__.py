@@ -16,14 +16,13 @@ from fhir_server.search.explain import traced_for
 from fhir_server.search.pages import Pages
 from fhir_server.search.planner import Planner
 from fhir_server.search.request import Request, is_chain, read_request
-from fhir_server.search.result import SearchResult, complete, fill
+from fhir_server.search.result import SearchResult, answer
 from fhir_server.search.selection import Selection, check_queries, deletions, walk
 from fhir_server.search.sight import Sight
 from fhir_server.search.sorting import Sorting
 from fhir_server.search.terms import Condition, Vocabulary
 from fhir_server.search.values import UnknownParameter
 from fhir_server.store import Page, VersionStore
-from fhir_server.traced_store import TracedStore
 
 __all__ = ["SearchResult", "Selection", "check_queries", "deletions", "search", "search_across", "walk"]
 
@@ -59,36 +58,17 @@ def search(
     planner = Planner(sight, base_url, vocabulary)
     given = [in_compartment(*compartment, resource_type)] if compartment else []
     if request.contained != "false":
-        return _inside(planner, sight, request, given, pages, base_url, traced)
+        inside = contained_search(planner, sight, request, given, base_url)
+        return answer(request, pages, inside.page, inside.count, sight, base_url, traced)
     conditions = _conditions(planner, request, given)
-    result = SearchResult()
+
+    def page() -> Page:
+        return _page(request, planner, conditions)
 
     def count() -> int:
         return sight.count(resource_type, conditions, index_of(conditions))
 
-    if request.only_total:
-        result.total = count()
-    else:
-        fill(result, request, pages, _page(request, planner, conditions), sight, base_url, count)
-    return complete(result, request, traced)
-
-
-def _inside(
-    planner: Planner,
-    sight: Sight,
-    request: Request,
-    given: Sequence[Condition],
-    pages: Pages,
-    base_url: str,
-    traced: TracedStore | None,
-) -> SearchResult:
-    """A search that finds contained resources, too."""
-    found, result = contained_search(planner, sight, request, given, base_url), SearchResult()
-    if request.only_total:
-        result.total = found.count()
-    else:
-        fill(result, request, pages, found.page(), sight, base_url, found.count)
-    return complete(result, request, traced)
+    return answer(request, pages, page, count, sight, base_url, traced)
 
 
 def _conditions(planner: Planner, request: Request, given: Sequence[Condition]) -> list[Condition]:

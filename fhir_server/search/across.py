@@ -18,7 +18,7 @@ from fhir_server.search.order import NEWEST_CREATED, Order, Position
 from fhir_server.search.pages import Pages
 from fhir_server.search.planner import Planner
 from fhir_server.search.request import Request, is_chain, read_request
-from fhir_server.search.result import SearchResult, complete, fill
+from fhir_server.search.result import SearchResult, answer
 from fhir_server.search.sight import Sight
 from fhir_server.search.terms import KEYS, Condition, Vocabulary
 from fhir_server.search.values import UnknownParameter
@@ -87,16 +87,14 @@ def search_across(
         type: [in_compartment(*compartment, type)] if compartment else [] for type in types
     }
     _add_filters(planner, request, conditions)
-    result = SearchResult()
+
+    def page() -> Page:
+        return _page(planner, request, conditions)
 
     def count() -> int:
         return sum(sight.count(type, met, index_of(met)) for type, met in conditions.items())
 
-    if request.only_total:
-        result.total = count()
-    else:
-        fill(result, request, pages, _page(planner, request, conditions), sight, base_url, count)
-    return complete(result, request, traced)
+    return answer(request, pages, page, count, sight, base_url, traced)
 
 
 def _types(sight: Sight, named: Sequence[str], possible: Sequence[str] | None) -> list[str]:

@@ -34,7 +34,32 @@ class SearchResult:
     explanation: dict | None = None
 
 
-def fill(
+def answer(
+    request: Request,
+    pages: Pages,
+    page: Callable[[], Page],
+    count: Callable[[], int],
+    sight: Sight,
+    base_url: str,
+    traced: TracedStore | None,
+) -> SearchResult:
+    """What a search answers. page: its matches, one more than are asked for where there are more. count: all that
+    match. traced: the store, where it is to be told what was done."""
+    result = SearchResult()
+    if request.only_total:
+        result.total = count()
+    else:
+        _fill(result, request, pages, page(), sight, base_url, count)
+    result.applied, result.first = request.query, request.first
+    if traced is not None:
+        result.explanation = explanation(traced)
+    if request.ignored:
+        issues = [issue.as_fhir() for issue in request.ignored]
+        result.outcome = {"resourceType": "OperationOutcome", "issue": issues}
+    return result
+
+
+def _fill(
     result: SearchResult,
     request: Request,
     pages: Pages,
@@ -43,8 +68,7 @@ def fill(
     base_url: str,
     count: Callable[[], int],
 ) -> None:
-    """Take the page, which has one match more than is asked for where there are more, what it includes, and the total
-    as far as it is wanted. count: all that match."""
+    """Take the page, what it includes, and the total as far as it is wanted."""
     found, indexer = pages.divide(page), Indexer(base_url)
     result.matches = found.versions
     wanted = request.total in ("accurate", "estimate")
@@ -62,14 +86,3 @@ def fill(
     if not complete:
         text = f"this page includes more than {MAX_INCLUDED} resources, not all are here; ask for fewer with _count"
         request.ignored.append(Issue("too-costly", text, severity="warning"))
-
-
-def complete(result: SearchResult, request: Request, traced: TracedStore | None) -> SearchResult:
-    """The result with its queries, what was left out, and what was done, where that was asked for."""
-    result.applied, result.first = request.query, request.first
-    if traced is not None:
-        result.explanation = explanation(traced)
-    if request.ignored:
-        issues = [issue.as_fhir() for issue in request.ignored]
-        result.outcome = {"resourceType": "OperationOutcome", "issue": issues}
-    return result

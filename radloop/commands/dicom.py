@@ -6,10 +6,11 @@ from datetime import datetime
 
 import click
 
+from dicomweb.audit import data_of
 from dicomweb.retention import OldStudy, older, retire, size_of, uses
 from dicomweb.store import DicomStore
 from fhir_server.access import Access
-from fhir_server.audit.event import Actor, Datum, Event
+from fhir_server.audit.event import Actor, Event
 from fhir_server.errors import FhirError, Gone, NotFound, PreconditionFailed
 from fhir_server.repository import Repository
 from radloop.commands.common import settings
@@ -78,9 +79,8 @@ def retire_studies(before: datetime, apply: bool) -> None:
 
 def deletion(store: DicomStore, study: OldStudy) -> Event:
     """What the audit trail is told, before it is done."""
-    patients = store.patients([study.uid]).get(study.uid, ())
-    said = "images older than the practice keeps them"
-    return Event("images-delete", Actor(STAFF.subject), data=(Datum(study.reference, patients),), description=said)
+    data = data_of(store.patients([study.uid]))
+    return Event("images-delete", Actor(STAFF.subject), data=data, description="images older than they are kept")
 
 
 def reasons_to_keep(repository: Repository, study: OldStudy) -> Iterator[str]:

@@ -1,8 +1,5 @@
 """Who saw, stored and deleted which studies is in the audit trail. DICOM PS3.15 section A.5.3; IHE BALP 1.1"""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import pytest
 from flask import Flask, g
 from flask.testing import FlaskClient
@@ -14,27 +11,16 @@ from dicomweb.pool import PixelPool
 from dicomweb.store import DicomStore
 from dicomweb.uids import imaging_study_id
 from fhir_server import http
-from fhir_server.access import AUDIT_SCOPE, AUDIT_TRAIL, Access, Scope
-from fhir_server.audit.service import Audit, create_audit
-from fhir_server.repository import Repository
+from fhir_server.access import Access
+from fhir_server.audit.service import Audit
+from tests.auditor import Audited
 from tests.dicomweb.conftest import BASE, IMAGES, a_slice, an_office, stow_to
 
 STUDY, OTHER = "1.2.826.0.1.3680043.8.498.1", "1.2.826.0.1.3680043.8.498.2"
 HERE = f"/dicomweb/studies/{STUDY}"
-AUDITOR = Access("user:otto", (Scope("user", AUDIT_TRAIL, "rs"),), frozenset({"@any", AUDIT_SCOPE}))
 DORA = Access(
     "user:dora", IMAGES, None, client_id="viewer", fhir_user="Practitioner/dora", roles=frozenset({"admin"})
 )
-
-# The AuditEvents, oldest first.
-Audited = Callable[[], list[dict]]
-
-
-@pytest.fixture
-def audit(repository: Repository, tmp_path: Path) -> Iterator[Audit]:
-    audit = create_audit(repository, tmp_path / "audit")
-    yield audit
-    audit.trail.close()
 
 
 @pytest.fixture
@@ -52,19 +38,6 @@ def app(store: DicomStore, blobs: BlobStore, pool: PixelPool, audit: Audit) -> F
     app.register_blueprint(routes.create_blueprint(store, blobs, pool, BASE, max_body_mb=64))
     app.register_blueprint(wado_uri.create_blueprint(store, blobs, pool, BASE))
     return app
-
-
-@pytest.fixture
-def audited(audit: Audit, repository: Repository) -> Audited:
-    """Each AuditEvent fits its profile, too."""
-
-    def search() -> list[dict]:
-        audit.ingester.catch_up()
-        found = [one.resource() for one in reversed(repository.search(AUDITOR, AUDIT_TRAIL, "_count=1000").matches)]
-        assert [repository.judge(event) for event in found] == [([], [])] * len(found)
-        return found
-
-    return search
 
 
 @pytest.fixture

@@ -23,11 +23,12 @@ from dicomweb.corrections import Corrections
 from dicomweb.projection import Projector, ensure_endpoint
 from dicomweb.store import DicomStore
 from fhir_server.access import Access
+from fhir_server.audit.service import Audit
 from fhir_server.prepare import Draft
 from fhir_server.repository import Repository
 from fhir_server.store import VersionStore
 from portal.routes import create_blueprint
-from portal.studies import Imaging
+from portal.studies import Imaging, account
 from referral import escalation, rules, sweeper
 from referral.admission import ADMISSIONS
 from referral.codes import FULFILL, TASK_CODE, concept
@@ -141,7 +142,7 @@ def create_app(
     database, repository = practice.repository.store.database, practice.repository
     nowhere = DicomStore(database), FolderBlobStore(Path("nowhere"))
     attachments = attachments or Attachments(*nowhere, 1, practice.clock)
-    imaging = imaging or Imaging(nowhere[0], Corrections(*nowhere, practice.clock))
+    imaging = imaging or Imaging(nowhere[0], Corrections(*nowhere, practice.clock, lambda _act: None))
     desk = SubscriptionDesk(SubscriptionStore(database), repository, conformance.topics())
     addresses = Addresses(MongoAddresses(database), outbox, ORIGIN)
     app.register_blueprint(
@@ -190,8 +191,10 @@ def app(
     attachments: Attachments,
     studies: DicomStore,
     blobs: BlobStore,
+    audit: Audit,
 ) -> Flask:
-    imaging = Imaging(studies, Corrections(studies, blobs, practice.clock))
+    record = account(audit.trail, practice.repository)
+    imaging = Imaging(studies, Corrections(studies, blobs, practice.clock, record))
     return create_app(auth, practice, bindings, outbox, attachments=attachments, imaging=imaging)
 
 

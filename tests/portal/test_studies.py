@@ -13,6 +13,7 @@ from dicomweb.multipart import Part
 from dicomweb.store import DicomStore
 from dicomweb.uids import imaging_study_id
 from fhir_server.repository import Repository
+from tests.auditor import Audited
 from tests.dicomweb.conftest import a_slice, file_of
 from tests.portal.conftest import HILLCREST, SYSTEM, Person, Referral
 
@@ -156,3 +157,26 @@ def test_a_form_that_is_none_changes_nothing(
         assert 400 <= frida.status < 500
         frida.open(PAGE)
     assert studies.state(STUDY) == before
+
+
+def test_each_correction_is_in_the_audit_trail_with_both_patients(
+    person: Callable, send: Callable, refer: Callable, project: Callable, audited: Audited
+) -> None:
+    right, wrong, frida = refer("Right"), refer("Wrong"), person("frida")
+    send(a_slice())
+    for referral, name in ((wrong, "Wrong"), (right, "Right")):
+        frida.open(PAGE)
+        frida.press(PAGE.rpartition("/")[2], sought=name)
+        frida.press("/assign", task=referral.id, patient="")
+        project()
+    of_patient = {
+        reference["what"]["reference"]: event
+        for event in audited()[1:]  # the first told of the wrong one alone
+        for reference in event["entity"]
+        if reference.get("what", {}).get("reference", "").startswith("Patient/")
+    }
+    assert of_patient.keys() == {right.patient, wrong.patient}
+    for event in of_patient.values():
+        assert (event["type"]["code"], event["action"]) == ("110110", "U")
+        assert f"ImagingStudy/{imaging_study_id(STUDY)}" in str(event["entity"])
+        assert "Practitioner/frida" in str(event["agent"])

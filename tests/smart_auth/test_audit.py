@@ -1,20 +1,17 @@
 """Log-ins, tokens, consent and changes of log-ins are in the audit trail. DICOM PS3.15 section A.5.3"""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
 import fhir_server.http
-from fhir_server.access import AUDIT_SCOPE, AUDIT_TRAIL, Access, Scope
-from fhir_server.audit.service import Audit, create_audit
+from fhir_server.audit.service import Audit
 from fhir_server.repository import Repository
 from smart_auth import audit as auth_audit
 from smart_auth import guard
 from smart_auth.routes import create_blueprint
 from smart_auth.service import AuthService
+from tests.auditor import Audited
 from tests.smart_auth.conftest import Clients
 from tests.smart_auth.oauth import (
     PASSWORD,
@@ -28,16 +25,6 @@ from tests.smart_auth.oauth import (
     log_in,
 )
 
-AUDITOR = Access("user:otto", (Scope("user", AUDIT_TRAIL, "rs"),), frozenset({"@any", AUDIT_SCOPE}))
-Audited = Callable[[], list[dict]]
-
-
-@pytest.fixture
-def audit(repository: Repository, tmp_path: Path) -> Iterator[Audit]:
-    audit = create_audit(repository, tmp_path / "audit")
-    yield audit
-    audit.trail.close()
-
 
 @pytest.fixture
 def browser(service: AuthService, repository: Repository, audit: Audit, users: None, clients: Clients) -> FlaskClient:
@@ -47,19 +34,6 @@ def browser(service: AuthService, repository: Repository, audit: Audit, users: N
     guard.install(app, service)
     app.register_blueprint(create_blueprint(service, repository, "Organization/practice"))
     return app.test_client()
-
-
-@pytest.fixture
-def audited(audit: Audit, repository: Repository) -> Audited:
-    """The AuditEvents, oldest first, each by its profile."""
-
-    def search() -> list[dict]:
-        audit.ingester.catch_up()
-        found = [one.resource() for one in reversed(repository.search(AUDITOR, AUDIT_TRAIL, "_count=1000").matches)]
-        assert [repository.judge(event) for event in found] == [([], [])] * len(found)
-        return found
-
-    return search
 
 
 def told(event: dict) -> tuple[str, str, str]:

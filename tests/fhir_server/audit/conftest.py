@@ -1,6 +1,5 @@
 """The FHIR API with its audit trail, whose lines become AuditEvents when a test asks for it."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,9 +7,9 @@ from flask import Flask, g
 from flask.testing import FlaskClient
 
 from fhir_server import http, routes
-from fhir_server.access import AUDIT_SCOPE, AUDIT_TRAIL, Access, Scope
+from fhir_server.access import Access, Scope
 from fhir_server.audit import rest
-from fhir_server.audit.service import Audit, create_audit
+from fhir_server.audit.service import Audit
 from fhir_server.operations import standard
 from fhir_server.repository import Repository
 
@@ -24,20 +23,11 @@ NURSE = Access(
     roles=frozenset({"front-desk"}),
     token="jti-of-nina",
 )
-AUDITOR = Access("user:otto", (Scope("user", AUDIT_TRAIL, "rs"),), frozenset({"@any", AUDIT_SCOPE}))
-
-# The AuditEvents that a search finds, oldest first.
-Audited = Callable[..., list[dict]]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "audit"
-
-
-@pytest.fixture
-def audit(repository: Repository, folder: Path) -> Audit:
-    return create_audit(repository, folder)
 
 
 @pytest.fixture
@@ -61,16 +51,6 @@ def app(repository: Repository, audit: Audit) -> Flask:
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
-
-
-@pytest.fixture
-def audited(audit: Audit, repository: Repository) -> Audited:
-    def search(query: str = "") -> list[dict]:
-        audit.ingester.catch_up()
-        found = repository.search(AUDITOR, AUDIT_TRAIL, f"{query}&_count=1000")
-        return [version.resource() for version in reversed(found.matches)]
-
-    return search
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from fhir_server.audit import rest
 from fhir_server.audit.service import Audit
 from fhir_server.bulk.lines import Line, store_lines
 from fhir_server.repository import Repository
-from tests.fhir_server.audit.conftest import AUDITOR, NURSE, Audited
+from tests.auditor import AUDITOR, Audited
+from tests.fhir_server.audit.conftest import NURSE
 
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
 BALP = "https://profiles.ihe.net/ITI/BALP/StructureDefinition/IHE.BasicAudit."
