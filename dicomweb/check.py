@@ -7,17 +7,10 @@ from dicomweb.imaging_study import MAX_INSTANCES, is_withdrawn
 from dicomweb.records import IndexedFile
 from dicomweb.store import DicomStore
 from dicomweb.uids import STUDY_ID_PREFIX, imaging_study_id
+from fhir_server.findings import Finding
 from fhir_server.repository import Repository
 
 PAGE = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """subject: reference of the ImagingStudy it is about, or a key of an object. No patient data in either."""
-
-    subject: str
-    text: str
 
 
 @dataclass(slots=True)

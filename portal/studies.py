@@ -8,7 +8,7 @@ from datetime import datetime
 from dicomweb.corrections import Act, Corrections, Record
 from dicomweb.dicom_json import integer, text
 from dicomweb.imaging_study import started
-from dicomweb.matching import OrderMatcher, study_attributes
+from dicomweb.matching import OrderMatcher, StudyAttributes, study_attributes
 from dicomweb.people import patient_id
 from dicomweb.records import Condition, StudyContent
 from dicomweb.store import DicomStore
@@ -182,14 +182,13 @@ def _study(practice: Practice, imaging: Imaging, uid: str) -> Study:
             )
             for one in content.series
         ),
-        WHY[_reason(practice, content, uid)] if imaging.store.waits(uid) else "",
+        WHY[_reason(practice, content, about)] if imaging.store.waits(uid) else "",
     )
 
 
-def _reason(practice: Practice, content: StudyContent, uid: str) -> str:
+def _reason(practice: Practice, content: StudyContent, about: StudyAttributes) -> str:
     if content.late:
         return "late"
     if content.link is not None:
         return "nobody"
-    about = study_attributes(uid, content.attributes, [series.attributes for series in content.series])
     return OrderMatcher(practice.repository).why_not(about)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from conformance import Topic
 from fhir_server.access import Access
 from fhir_server.errors import Unprocessable
+from fhir_server.findings import Finding
 from fhir_server.repository import Repository
 from fhir_server.store import WriteNumbers
 from fhir_server.stream import Failure
@@ -35,14 +36,6 @@ CHUNK = 200
 MARGIN = timedelta(hours=2)  # before old events are cleared
 # Resources of the loop whose versions are shown to an office when they are written, and never only later.
 HEARD = ("Appointment", "Communication", "DiagnosticReport", "ImagingStudy", "QuestionnaireResponse", "Task")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was found. subject: reference of the resource it is about. No patient data in either."""
-
-    subject: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)

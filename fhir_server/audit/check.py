@@ -3,14 +3,7 @@
 from dataclasses import dataclass, field
 
 from fhir_server.audit.store import START, AuditStore, link_hash
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """subject: what it is about; text: what was found."""
-
-    subject: str
-    text: str
+from fhir_server.findings import Finding
 
 
 @dataclass(slots=True)

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
 
 import click
 
@@ -10,8 +9,8 @@ import conformance
 from dicomweb.blobs import ABANDONED_S
 from dicomweb.check import check as check_images
 from fhir_server import stream
-from fhir_server.audit.check import Finding
 from fhir_server.audit.check import check as check_audit
+from fhir_server.findings import Finding
 from radloop.commands.common import settings
 from radloop.parts import create_parts
 from radloop.settings import Settings
@@ -61,11 +60,7 @@ def dicom(checksums: bool, remove_orphans: bool, older_s: float) -> None:
     lines = [f"{report.studies} studies, {report.instances} instances, {report.bytes / 2**20:,.0f} MB"]
     if report.orphans:
         lines.append(f"{len(report.orphans)} orphans {'removed' if remove_orphans else '(see --remove-orphans)'}")
-    lines += _found((("known, with the reason", report.notes), ("FAULTS", report.faults)))
-    lines.append("all images are in order" if not report.faults else f"{len(report.faults)} faults")
-    click.echo("\n".join(lines))
-    if report.faults:
-        sys.exit(1)
+    _end([*lines, *_concluded(report.notes, report.faults, "all images are in order")], report.faults)
 
 
 @check.command()
@@ -83,11 +78,7 @@ def audit(expect: str) -> None:
         report.notes.append(Finding("this machine", f"{behind:,} bytes of lines are not stored yet"))
     parts.close()
     lines = [f"{report.events} AuditEvents in {report.links} links, the end of which is", f"  {report.head}"]
-    lines += _found((("known, with the reason", report.notes), ("FAULTS", report.faults)))
-    lines.append("the audit trail is whole" if not report.faults else f"{len(report.faults)} faults")
-    click.echo("\n".join(lines))
-    if report.faults:
-        sys.exit(1)
+    _end([*lines, *_concluded(report.notes, report.faults, "the audit trail is whole")], report.faults)
 
 
 def report_on_loop(found: Settings, wait_s: float) -> bool:
@@ -109,21 +100,22 @@ def report_on_loop(found: Settings, wait_s: float) -> bool:
     return not report.faults
 
 
-class _Finding(Protocol):
-    @property
-    def subject(self) -> str: ...
+def _end(lines: Iterable[str], faults: Sequence[Finding]) -> None:
+    """Print the lines; exit status 1 when there is a fault."""
+    click.echo("\n".join(lines))
+    if faults:
+        sys.exit(1)
 
-    @property
-    def text(self) -> str: ...
 
-
-def _found(kinds: Iterable[tuple[str, Sequence[_Finding]]]) -> Iterator[str]:
-    for title, findings in kinds:
+def _concluded(notes: Sequence[Finding], faults: Sequence[Finding], all_right: str) -> Iterator[str]:
+    """What was found, and the last line of a report."""
+    for title, findings in (("known, with the reason", notes), ("FAULTS", faults)):
         if findings:
             yield f"{title}:"
             yield from (f"  {finding.subject}: {finding.text}" for finding in findings[:SHOWN])
             if len(findings) > SHOWN:
                 yield f"  ... and {len(findings) - SHOWN} more"
+    yield f"{len(faults)} faults" if faults else all_right
 
 
 def _lines(report: Report) -> list[str]:
@@ -132,6 +124,4 @@ def _lines(report: Report) -> list[str]:
     lines.append(
         f"{report.events} events for {report.subscriptions} Subscriptions, {report.delivered} of them delivered"
     )
-    lines += _found((("known, with the reason", report.notes), ("FAULTS", report.faults)))
-    lines.append("no referral is silent" if not report.faults else f"{len(report.faults)} faults")
-    return lines
+    return [*lines, *_concluded(report.notes, report.faults, "no referral is silent")]
