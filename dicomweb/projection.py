@@ -25,6 +25,7 @@ from fhir_server.version import Version
 log = logging.getLogger(__name__)
 
 CONSUMER = "dicomweb"  # the name under which `handler` follows the version stream
+TYPES = ("ImagingStudy", "ServiceRequest", "Task")  # that the consumer does something about
 LEASE = "dicomweb-projection"
 POLL_S = 0.1  # one indexed query
 PAUSE_S = 0.5  # after an outage, and while another worker holds the lease

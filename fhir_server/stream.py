@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 
 # The audit trail follows from what is done; nothing follows from it.
 _FOLLOWED = {"$regex": f"^{PREFIX}(?!{AUDIT_TRAIL}$)"}
-PIPELINE = [{"$match": {"operationType": "insert", "ns.coll": _FOLLOWED}}]
 ATTEMPTS = 3  # at one version that its handler cannot take, before it is recorded and passed
 PAUSE_S = 0.5  # after an outage, and between attempts
 SAVE_EVERY_S = 0.2
@@ -56,6 +55,12 @@ def failures(database: Database) -> list[Failure]:
     return [Failure(one["consumer"], one["version"], one["error"].partition(":")[0], one["at"]) for one in found]
 
 
+def pipeline(types: Sequence[str] | None = None) -> list[dict]:
+    """Of the change stream: the versions of these types; of all but the audit trail, when none are named."""
+    collections = _FOLLOWED if types is None else {"$in": [PREFIX + type for type in types]}
+    return [{"$match": {"operationType": "insert", "ns.coll": collections}}]
+
+
 def follow(
     database: Database,
     consumer: str,
@@ -63,9 +68,11 @@ def follow(
     stop: threading.Event,
     begin: Callable[[], None] = lambda: None,
     together: HandleTogether | None = None,
+    types: Sequence[str] | None = None,
 ) -> None:
     """Call `handle` for each committed version until `stop` is set; survives outages of MongoDB.
 
+    types: that the handler does something about; others don't even come here.
     begin: called each time before following begins, so also when another worker may have followed in between.
     together: does the same for several versions that are at hand, in order; what it fails on goes to `handle` one by
     one, the whole of it.
@@ -78,7 +85,7 @@ def follow(
                 stop.wait(PAUSE_S)
                 continue
             begin()
-            _Consumer(database, consumer, handle, together, stop, lease).run()
+            _Consumer(database, consumer, handle, together, stop, lease, types).run()
         except PyMongoError as error:
             log.warning("consumer %s waits for MongoDB: %s", consumer, type(error).__name__)
             stop.wait(PAUSE_S)
@@ -109,6 +116,7 @@ class _Consumer:
         together: HandleTogether | None,
         stop: threading.Event,
         lease: Lease,
+        types: Sequence[str] | None,
     ) -> None:
         self._database = database
         self._name = name
@@ -116,6 +124,7 @@ class _Consumer:
         self._together = together
         self._stop = stop
         self._lease = lease
+        self._types = types
         self._saved = time.monotonic()
 
     def run(self) -> None:
@@ -137,12 +146,14 @@ class _Consumer:
         return self._database.client.start_session(causal_consistency=True)
 
     def _watch(self, token: dict | None, session: ClientSession) -> ChangeStream:
-        return self._database.watch(PIPELINE, resume_after=token, max_await_time_ms=AWAIT_MS, session=session)
+        return self._database.watch(
+            pipeline(self._types), resume_after=token, max_await_time_ms=AWAIT_MS, session=session
+        )
 
     def _catch_up(self, number: int, stream: ChangeStream, session: ClientSession) -> bool:
         """Take the versions with higher write numbers; False when stopped before their end."""
         await_earlier_writes(self._database, session)
-        for version in VersionStore(self._database).since(number):
+        for version in VersionStore(self._database).since(number, types=self._types):
             if self._stop.is_set() or not self._lease.hold():
                 return False
             self._take(version)

@@ -52,7 +52,9 @@ class Imaging:
         handle = projection.handler(self.store)
         return {
             "projection": self.projector.run,
-            "study access": lambda stop: stream.follow(self.database, projection.CONSUMER, handle, stop),
+            "study access": lambda stop: stream.follow(
+                self.database, projection.CONSUMER, handle, stop, types=projection.TYPES
+            ),
         }
 
     def close(self) -> None:

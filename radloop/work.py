@@ -31,7 +31,9 @@ def jobs(parts: Parts) -> dict[str, Job]:
     return {
         "matching": parts.subscriptions.match,
         "delivery": parts.subscriptions.deliver,
-        "referral": lambda stop: stream.follow(database, rules.CONSUMER, rules.handler(practice), stop),
+        "referral": lambda stop: stream.follow(
+            database, rules.CONSUMER, rules.handler(practice), stop, types=rules.TYPES
+        ),
         "audit": parts.audit.ingester.run,
         "bulk": parts.bulk.worker.run,
         "reindex": parts.reindexer.run,

@@ -79,6 +79,8 @@ REACTIONS: dict[str, Callable[[Practice, Version], None]] = {
     "QuestionnaireResponse": results.on_response,
 }
 
+TYPES = tuple(REACTIONS)  # that the rules react to
+
 
 def handler(practice: Practice) -> Callable[[Version], None]:
     """What `fhir_server.stream.follow` calls for each version, under the consumer name `CONSUMER`."""

@@ -19,11 +19,12 @@ def follow_until(
     handle: Callable[[Version], None],
     done: threading.Event,
     together: stream.HandleTogether | None = None,
+    types: Sequence[str] | None = None,
 ) -> None:
     """Run a consumer until `done`, at most 20 s."""
     stop = threading.Event()
     worker = threading.Thread(
-        target=stream.follow, args=(database, "test", handle, stop), kwargs={"together": together}
+        target=stream.follow, args=(database, "test", handle, stop), kwargs={"together": together, "types": types}
     )
     worker.start()
     assert done.wait(20), "the consumer did not see what it should"
@@ -70,6 +71,25 @@ def test_goes_on_where_it_stopped(database: Database, repository: Repository) ->
     seen, handle, done = collector(2)
     follow_until(database, handle, done)
     assert seen[-2:] == ["Patient/2/_history/1", "Patient/3/_history/1"]
+
+
+def test_brings_the_types_that_are_asked_for_alone(database: Database, repository: Repository) -> None:
+    """Those that were there, and those that come."""
+
+    def come(id: str) -> None:
+        repository.update(PRACTICE, {"resourceType": "Basic", "id": id, "code": {"text": "x"}})
+        write(repository, [id])
+
+    come("1")
+    seen, handle, done = collector(2)
+
+    def handle_and_write(version: Version) -> None:
+        handle(version)
+        if len(seen) == 1:
+            come("2")
+
+    follow_until(database, handle_and_write, done, types=["Patient", "Slot"])
+    assert seen == ["Patient/1/_history/1", "Patient/2/_history/1"]
 
 
 def test_versions_carry_their_keys_and_scope(database: Database, repository: Repository) -> None:

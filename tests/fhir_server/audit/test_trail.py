@@ -14,7 +14,7 @@ from fhir_server.audit.service import Audit, create_audit
 from fhir_server.audit.spool import Spool
 from fhir_server.errors import Overtaken
 from fhir_server.repository import Repository
-from fhir_server.stream import PIPELINE
+from fhir_server.stream import pipeline
 
 READ = Event("read", Actor("user:nina", "app", roles=("front-desk",)), data=(Datum("Patient/1", ("Patient/1",)),))
 
@@ -130,7 +130,7 @@ class TestStoring:
         assert events(audit) == 3
 
     def test_nothing_follows_from_them(self, audit: Audit, repository: Repository) -> None:
-        with repository.store.database.watch(PIPELINE, max_await_time_ms=100) as stream:
+        with repository.store.database.watch(pipeline(), max_await_time_ms=100) as stream:
             audit.trail.record(READ)
             audit.ingester.catch_up()
             assert stream.try_next() is None
