@@ -3,27 +3,13 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
 import click
 
 from radloop import __version__
-from radloop.commands import (
-    check,
-    clients,
-    demo,
-    dicom,
-    ehr_sim,
-    keys,
-    load,
-    reindex,
-    serve,
-    subscribe,
-    token,
-    users,
-    worker,
-)
 from radloop.connection import NotRunning
 from radloop.demo.stage import StepFailed
 from radloop.settings import BadSettings
@@ -32,11 +18,36 @@ from radloop.supervise import CannotStart
 # Refusals that a person can act upon: told in a line, without a traceback.
 REFUSALS = (BadSettings, CannotStart, NotRunning, StepFailed, ValueError)
 
-T = TypeVar("T", bound=Callable[..., Any])
+# Name -> where it is, as `module:function`. Each is imported when it is asked for: together they take a second.
+COMMANDS: Mapping[str, str] = {
+    "check": "check:check",
+    "client": "clients:client",
+    "demo": "demo:demo",
+    "dicom": "dicom:dicom",
+    "ehr-sim": "ehr_sim:ehr_sim",
+    "keys": "keys:keys",
+    "load": "load:load",
+    "reindex": "reindex:reindex",
+    "serve": "serve:serve",
+    "subscribe": "subscribe:subscribe",
+    "token": "token:token",
+    "user": "users:user",
+    "worker": "worker:worker",
+}
 
 
 class Commands(click.Group):
     """Turns refusals into one line and exit status 1."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, _, function = COMMANDS[name].partition(":")
+        command: click.Command = getattr(import_module(f"radloop.commands.{module}"), function)
+        return command
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -56,18 +67,3 @@ def main() -> None:
     """
     level = os.environ.get("RADLOOP_LOG_LEVEL", "WARNING").upper()
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-
-
-main.add_command(serve.serve)
-main.add_command(demo.demo)
-main.add_command(ehr_sim.ehr_sim)
-main.add_command(load.load)
-main.add_command(users.user)
-main.add_command(clients.client)
-main.add_command(keys.keys)
-main.add_command(token.token)
-main.add_command(check.check)
-main.add_command(dicom.dicom)
-main.add_command(subscribe.subscribe)
-main.add_command(reindex.reindex)
-main.add_command(worker.worker)

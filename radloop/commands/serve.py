@@ -1,14 +1,13 @@
 """`radloop serve`: all processes of one machine."""
 
 import os
+import threading
 import time
+from importlib import import_module
 
 import click
 
-from radloop.connection import connect
-from radloop.parts import create_parts
 from radloop.settings import Settings
-from radloop.setup import set_up, set_up_demo
 from radloop.supervise import Supervisor
 
 
@@ -28,11 +27,12 @@ def serve(**flags: str | int | bool | None) -> None:
     supervisor = Supervisor(settings, click.echo)
     supervisor.stop_on_signals()
     try:
+        # To import the rest takes as long as MongoDB takes to start, so both are done at once.
+        importing = threading.Thread(target=import_module, args=("radloop.setup",), daemon=True)
+        importing.start()
         supervisor.start_store()
-        parts = create_parts(settings, connect(settings, supervisor.mongodb_uri))
-        set_up(parts, click.echo)
-        credentials = set_up_demo(parts, click.echo) if settings.demo else None
-        parts.close()
+        importing.join()
+        credentials = _fill(settings, supervisor.mongodb_uri)
         click.echo("starting web, live and worker")
         supervisor.start_processes()
         if supervisor.wait_until_ready():
@@ -40,6 +40,20 @@ def serve(**flags: str | int | bool | None) -> None:
             supervisor.run()
     finally:
         supervisor.stop()
+
+
+def _fill(settings: Settings, mongodb_uri: str) -> dict | None:
+    """Store what is stored before a server answers; the credentials of a demonstration."""
+    from radloop.connection import connect
+    from radloop.parts import create_parts
+    from radloop.setup import set_up, set_up_demo
+
+    parts = create_parts(settings, connect(settings, mongodb_uri))
+    try:
+        set_up(parts, click.echo)
+        return set_up_demo(parts, click.echo) if settings.demo else None
+    finally:
+        parts.close()
 
 
 def welcome(settings: Settings, credentials: dict | None, seconds: float) -> list[str]:
