@@ -108,6 +108,17 @@ class Indexer:
         _check_size(entry)
         return entry
 
+    def sort_value(self, resource: dict, code: str) -> Any:
+        """What `index` has under the code in `sorts`, without all else; None where it has nothing."""
+        rule = rules(resource["resourceType"]).get(code)
+        if rule is None or not rule.single:
+            return None
+        entry = Entry()
+        self._add(
+            rule, [value for value in rule.path.walk([resource], resource) if value is not None], resource, {}, entry
+        )
+        return entry.sorts.get(code)
+
     def _inner_keys(self, resource: dict) -> Keys:
         """Of contained resources; those of added parameters among them, which nobody may rely on."""
         keys: Keys = {}

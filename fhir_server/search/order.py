@@ -126,7 +126,7 @@ def position_of(order: Order | Sorting, version: Version, indexer: Indexer) -> P
     elif order.code == "_lastUpdated":
         value = version.last_updated
     elif order.code is not None:
-        value = indexer.index(version.resource()).sorts.get(order.code)
+        value = indexer.sort_value(version.resource(), order.code)
     return Position(value, version.created)
 
 

@@ -54,7 +54,7 @@ class Sight:
         require_searchable(resource_type)
         letters = _INCLUDED if included else _SEARCHED
         return self._store.bounded_page(
-            resource_type, self._filter(resource_type, conditions, letters), sort, limit, index
+            resource_type, self._filter(resource_type, conditions, index, letters), sort, limit, index
         )
 
     def sorted_page(
@@ -69,18 +69,23 @@ class Sight:
         """behind: what of the values that the sorting reckons the matches must meet."""
         require_searchable(resource_type)
         stages = [*sorting.stages, *([{"$match": behind}] if behind else []), {"$sort": dict(sorting.sort)}]
-        return self._store.reckoned_page(resource_type, self._filter(resource_type, conditions), stages, limit, index)
+        return self._store.reckoned_page(
+            resource_type, self._filter(resource_type, conditions, index), stages, limit, index
+        )
 
     def up_to(self, resource_type: str, conditions: Sequence[Condition], limit: int, index: str) -> bool:
         """Whether no more than so many match."""
         require_searchable(resource_type)
-        return self._store.count(resource_type, self._filter(resource_type, conditions), limit + 1, index) <= limit
+        return (
+            self._store.count(resource_type, self._filter(resource_type, conditions, index), limit + 1, index)
+            <= limit
+        )
 
     def walk(
         self, resource_type: str, conditions: Sequence[Condition], sort: list[tuple[str, int]], index: str
     ) -> Iterator[Version]:
         require_searchable(resource_type)
-        return self._store.walk(resource_type, self._filter(resource_type, conditions), sort, index)
+        return self._store.walk(resource_type, self._filter(resource_type, conditions, index), sort, index)
 
     def deletions(self, resource_type: str, filter: dict, after: int) -> Iterator[Version]:
         """Deletions that match, of what the caller could see."""
@@ -89,20 +94,22 @@ class Sight:
 
     def ids(self, resource_type: str, conditions: Sequence[Condition], limit: int, index: str) -> list[str]:
         require_searchable(resource_type)
-        return self._store.ids(resource_type, self._filter(resource_type, conditions), limit, index)
+        return self._store.ids(resource_type, self._filter(resource_type, conditions, index), limit, index)
 
     def tails(
         self, resource_type: str, conditions: Sequence[Condition], prefix: str, limit: int, index: str
     ) -> set[str]:
         """What follows the prefix in the keys of the matches; a few more than `limit` when there are more."""
         require_searchable(resource_type)
-        return self._store.key_tails(resource_type, self._filter(resource_type, conditions), prefix, limit, index)
+        return self._store.key_tails(
+            resource_type, self._filter(resource_type, conditions, index), prefix, limit, index
+        )
 
     def count(self, resource_type: str, conditions: Sequence[Condition], index: str) -> int:
         require_searchable(resource_type)
         if not self.narrows(resource_type) and not any(condition.filter for condition in conditions):
             return self._store.total(resource_type)
-        return self._store.count(resource_type, self._filter(resource_type, conditions), hint=index)
+        return self._store.count(resource_type, self._filter(resource_type, conditions, index), hint=index)
 
     def matching(self, documents: list[dict], filter: dict) -> set[int]:
         """The places of those that meet the filter. They are not stored, but parts of what the caller sees."""
@@ -127,7 +134,9 @@ class Sight:
         don't, and have to look at what others see too.
         """
         if index == KEYS:
-            return self._store.count_up_to(resource_type, self._filter(resource_type, conditions), limit, index)
+            return self._store.count_up_to(
+                resource_type, self._filter(resource_type, conditions, index), limit, index
+            )
         current = {"keys": {"$exists": True}}
         filter = {"$and": [current, *(one.filter for one in conditions)]}
         return self._store.count_up_to(resource_type, filter, limit, index)
@@ -145,9 +154,9 @@ class Sight:
         """Whether `limit` matches are among the first that meet the bounds, of which no more than `walked` are looked
         at. As `count_up_to`, it is never part of an answer."""
         within = [one.filter for one in bounds]
-        begin = self._filter(resource_type, bounds) if index == KEYS else {"$and": within} if within else {}
+        begin = self._filter(resource_type, bounds, index) if index == KEYS else {"$and": within} if within else {}
         return self._store.fills(
-            resource_type, begin, self._filter(resource_type, conditions), sort, limit, walked, index
+            resource_type, begin, self._filter(resource_type, conditions, index), sort, limit, walked, index
         )
 
     def has_index(self, resource_type: str, index: str) -> bool:
@@ -157,11 +166,13 @@ class Sight:
         """Whether who asks narrows by itself what is searched."""
         return bool(self._access.sights) or self._access.reach(_SEARCHED, resource_type) is not None
 
-    def _filter(self, resource_type: str, conditions: Sequence[Condition], letters: str = _SEARCHED) -> dict:
+    def _filter(
+        self, resource_type: str, conditions: Sequence[Condition], index: str, letters: str = _SEARCHED
+    ) -> dict:
         seen = filters(self._access, letters, resource_type)
         # Only newest versions have keys and ranges, so each of these asks for one. Where a condition does already, it
         # is left alone: the index of keys then answers by itself, without a look at the versions.
         if not seen and not any(condition.index in (KEYS, RANGES) for condition in conditions):
             seen = [{"keys": "*"}]
-        wanted = [*seen, *(condition.filter for condition in conditions if condition.filter)]
+        wanted = [*seen, *(condition.found_by(index) for condition in conditions if condition.filter)]
         return wanted[0] if len(wanted) == 1 else {"$and": wanted}

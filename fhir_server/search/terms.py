@@ -26,6 +26,10 @@ class Condition:
     index: str | None = None
     window: Window | None = None
 
+    def found_by(self, index: str) -> dict:
+        """The filter, for versions that this index finds."""
+        return self.filter if self.window is None or index == self.index else self.window.beside
+
 
 class Vocabulary(Protocol):
     """What is known of codes: for the modifiers `:in`, `:not-in`, `:below` and `:above`."""
