@@ -109,7 +109,7 @@ class Preparation:
         self._conditions = Conditions(repository, access)
         # Over what is placed and not over ourselves: a cycle would keep large content until it is looked for.
         self._scoping = Scoping(repository.store, partial(_pending, self._placed))
-        self._grants: dict[Target, set[str]] = {}
+        self._shown: dict[Target, set[str]] = {}  # what some may see from now on, and their scope keys
         self._known = repository.store.generations()  # before anything is looked for
         self._referred: set[Target] = set()
         self._leaving: set[Target] = set()
@@ -128,8 +128,31 @@ class Preparation:
         written = {(change.version.resource_type, change.version.id) for change in changes}
         leaving = frozenset(self._leaving | self._hidden)
         hold = Hold(frozenset(self._referred - written), self._known, leaving, self.check_referrers)
-        self._repository.store.commit(changes, self._conditions.guards, self._grants, hold)
+        grants = self._grants(written)
+        changes = [self._widened(change) for change in changes]
+        self._repository.store.commit(changes, self._conditions.guards, grants, hold)
+        for target, keys in grants.items():
+            self._repository.store.shown(target, keys, self._known)
         return {resource_type for resource_type, _ in written}
+
+    def _grants(self, written: set[Target]) -> dict[Target, set[str]]:
+        """The scope keys that what this commit does not write gets by it, and does not have yet."""
+        store, grants = self._repository.store, {}
+        for target in self._shown.keys() - written:
+            scope = store.scope_of(target, self._known)
+            if scope is not None and (new := self._shown[target].difference(scope)):
+                grants[target] = new
+        return grants
+
+    def _widened(self, change: Change) -> Change:
+        """The change, with who may see it because of what else the commit writes."""
+        version = change.version
+        shown = self._shown.get((version.resource_type, version.id))
+        if shown is None or version.deleted or shown.issubset(version.scope):
+            return change
+        scope = sorted(shown.union(version.scope))
+        others = (key for key in version.keys[1:] if not key.startswith("@"))
+        return replace(change, version=replace(version, scope=tuple(scope), keys=("*", *scope, *others)))
 
     def place(self, draft: Draft) -> tuple[str, str]:
         """Decide the (type, id) that the draft will have, so that others can refer to it; apply a patch."""
@@ -253,9 +276,8 @@ class Preparation:
             raise TooLarge(f"a resource may have {MAX_RESOURCE_BYTES // 2**20} MB")
         entry = self._repository.indexer.index(resource)
         scope = self._scoping.scope_of(resource, entry.keys, self._access, before)
-        for target, keys in self._scoping.grants(resource, scope).items():
-            if target not in self._placed:
-                self._grants.setdefault(target, set()).update(keys)
+        for target, keys in self._scoping.shown(resource, scope).items():
+            self._shown.setdefault(target, set()).update(keys)
         if before is not None and not before.deleted and not scope.issuperset(before.scope):
             self._hidden.add((resource_type, id))
         committed = Version(

@@ -35,18 +35,11 @@ class Scoping:
             scope |= {key for key in before.scope if key.startswith("@Organization/")}
         return scope
 
-    def grants(self, resource: dict, scope: set[str]) -> dict[tuple[str, str], set[str]]:
-        """Resources that the organizations of this scope may see from now on, and did not yet."""
+    def shown(self, resource: dict, scope: set[str]) -> dict[tuple[str, str], set[str]]:
+        """What the organizations of this scope may see because of this resource: (type, id) -> their keys."""
         organizations = {key for key in scope if key.startswith("@Organization/")}
-        granted: dict[tuple[str, str], set[str]] = {}
-        if not organizations:
-            return granted
-        for path in self._rules.grants.get(resource["resourceType"], ()):
-            for target in _targets(resource, path):
-                newest = self._store.newest(*target)
-                if newest is not None and not newest.deleted and (new := organizations - set(newest.scope)):
-                    granted[target] = new
-        return granted
+        paths = self._rules.grants.get(resource["resourceType"], ()) if organizations else ()
+        return {target: organizations for path in paths for target in _targets(resource, path)}
 
     def _corrected(self, resource: dict, before: Version) -> bool:
         """Whether it is another one's now: of a type that this is said of, with other links than before."""

@@ -107,6 +107,42 @@ def test_an_order_that_the_practice_enters_opens_the_patient_to_its_office(app: 
     assert client.get(f"/fhir/Patient/{patient}").status_code == 200
 
 
+def test_so_does_one_that_comes_with_its_patient(app: Flask, client: FlaskClient) -> None:
+    """In one transaction, whether the patient is new, is changed by it, is left as it was, or is found by it."""
+    app.config["ACCESS"] = PRACTICE
+    for office in ("mine", "theirs", "third", "fourth"):
+        send(
+            client, "PUT", f"/fhir/Organization/{office}", {"resourceType": "Organization", "id": office, "name": "M"}
+        )
+    new = {**PATIENT, "identifier": [{"system": "urn:mrn", "value": "1"}]}
+    changed = new | {"id": "p", "active": True}
+    entries = {
+        "mine": (new | {"id": "p"}, {"method": "PUT", "url": "Patient/p"}),
+        "theirs": (changed, {"method": "PUT", "url": "Patient/p"}),
+        "third": (changed, {"method": "PUT", "url": "Patient/p"}),
+        "fourth": (new, {"method": "POST", "url": "Patient", "ifNoneExist": "identifier=urn:mrn|1"}),
+    }
+    for office, (patient, request) in entries.items():
+        order = {
+            **ORDER,
+            "requester": {"reference": f"Organization/{office}"},
+            "subject": {"reference": "urn:uuid:p"},
+        }
+        bundle = {
+            "resourceType": "Bundle",
+            "type": "transaction",
+            "entry": [
+                {"fullUrl": "urn:uuid:p", "resource": patient, "request": request},
+                {"resource": order, "request": {"method": "POST", "url": "ServiceRequest"}},
+            ],
+        }
+        app.config["ACCESS"] = PRACTICE
+        answer = send(client, "POST", "/fhir", bundle)
+        assert answer.status_code == 200, answer.data
+        app.config["ACCESS"] = an_office(office)
+        assert ids(client, "/fhir/Patient") == {"p"}, office
+
+
 class TestViews:
     """Parts of a resource that some of its readers shall not see are hidden on every road to it."""
 
