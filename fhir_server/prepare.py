@@ -346,8 +346,10 @@ class Preparation:
 
         base_url = self._repository.base_url
         # Whoever would delete what `before` refers to finds it.
-        self._referred |= references.targets(resource, base_url) - references.targets(before or {}, base_url)
-        dangling = references.missing(resource, self._repository.base_url, known)
+        found = references.within(resource, base_url)
+        earlier = references.within(before, base_url) if before else []
+        self._referred |= references.targets(found) - references.targets(earlier)
+        dangling = references.missing(found, known)
         if dangling:
             issues = [Issue("not-found", f"{reference} is not known here", path) for path, reference in dangling]
             raise Unprocessable("a reference leads nowhere", issues=issues)

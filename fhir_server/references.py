@@ -4,7 +4,7 @@ https://hl7.org/fhir/R4/references.html
 
 import html
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import conformance
@@ -14,6 +14,7 @@ RELATIVE = re.compile(r"([A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-
 _LINKS = frozenset({"uri", "url", "oid", "uuid", "canonical"})
 _LINK_IN_NARRATIVE = re.compile(r"""(\s(?:href|src)\s*=\s*)("[^"]*"|'[^']*')""")
 
+Target = tuple[str, str]  # (type, id)
 # What stands in the place of a link; None to leave it.
 Resolve = Callable[[str], str | None]
 
@@ -24,7 +25,8 @@ def each(resource: Any, path: str) -> Iterator[tuple[str, dict]]:
         if isinstance(resource.get("reference"), str):
             yield path, resource
         for name, value in resource.items():
-            yield from each(value, f"{path}.{name}")
+            if isinstance(value, dict | list):
+                yield from each(value, f"{path}.{name}")
     elif isinstance(resource, list):
         for index, value in enumerate(resource):
             yield from each(value, f"{path}[{index}]")
@@ -86,20 +88,23 @@ def conditional(reference: str) -> tuple[str, str] | None:
     return (resource_type, query) if mark and resource_type in conformance.resource_types() else None
 
 
-def targets(resource: dict, base_url: str) -> set[tuple[str, str]]:
-    """(type, id) of everything on this server that the resource refers to."""
-    found = (local(element["reference"], base_url) for _, element in each(resource, ""))
-    return {target for target in found if target is not None}
-
-
-def missing(
-    resource: dict, base_url: str, known: Callable[[set[tuple[str, str]]], set[tuple[str, str]]]
-) -> list[tuple[str, str]]:
-    """(FHIRPath, reference) of each local reference that leads nowhere. `known` returns those that exist."""
-    found = [
-        (path, target, element["reference"])
+def within(resource: dict, base_url: str) -> list[tuple[str, str, Target]]:
+    """(FHIRPath, reference, (type, id)) of all that refers to something on this server."""
+    return [
+        (path, element["reference"], target)
         for path, element in each(resource, resource["resourceType"])
         if (target := local(element["reference"], base_url))
     ]
-    there = known({target for _, target, _ in found}) if found else set()
-    return [(path, reference) for path, target, reference in found if target not in there]
+
+
+def targets(found: Iterable[tuple[str, str, Target]]) -> set[Target]:
+    """(type, id) of everything that these refer to."""
+    return {target for _, _, target in found}
+
+
+def missing(
+    found: list[tuple[str, str, Target]], known: Callable[[set[Target]], set[Target]]
+) -> list[tuple[str, str]]:
+    """(FHIRPath, reference) of those that lead nowhere. `known` returns what exists."""
+    there = known(targets(found)) if found else set()
+    return [(path, reference) for path, reference, target in found if target not in there]

@@ -120,8 +120,7 @@ def _check_references(repository: Repository, request: OperationRequest, resourc
         return
     itself = {(resource["resourceType"], request.id)}
     dangling = references.missing(
-        resource,
-        repository.base_url,
+        references.within(resource, repository.base_url),
         lambda targets: (targets & itself) | repository.existing(request.access, targets - itself),
     )
     if dangling:
