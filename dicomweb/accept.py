@@ -5,6 +5,7 @@ PS3.18 sections 8.3.3 and 8.7.3.
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fhir_server.errors import NotAcceptable
 
@@ -83,9 +84,13 @@ class Accepted:
 
 def parse_accept(*headers: str | None) -> list[Accepted]:
     """The ranges of the first header (or `accept` parameter) that is not empty, best first; `*/*` without one."""
-    header = next((text for text in headers if text and text.strip()), ANY)[:MAX_LENGTH]
+    return list(_ranges(next((text for text in headers if text and text.strip()), ANY)[:MAX_LENGTH]))
+
+
+@lru_cache(maxsize=256)  # a viewer sends the same header with each of a thousand frames
+def _ranges(header: str) -> tuple[Accepted, ...]:
     ranges = [_range(part) for part in _COMMA.split(header) if part.strip()]
-    return sorted((accepted for accepted in ranges if accepted.q > 0), key=lambda accepted: -accepted.q)
+    return tuple(sorted((accepted for accepted in ranges if accepted.q > 0), key=lambda accepted: -accepted.q))
 
 
 def json_or_xml(accepted: Iterable[Accepted], what: str) -> str:

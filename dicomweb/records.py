@@ -70,6 +70,7 @@ class InstanceFile:
 
     series: str
     sop_instance: str
+    sop_class: str
     transfer_syntax: str
     blob_key: str
 

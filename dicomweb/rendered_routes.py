@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 
 from flask import Blueprint, Response, request
 
-from dicomweb import bulk, wado
+from dicomweb import bulk, presentation, wado
 from dicomweb.accept import ANY, MULTIPART, Accepted, choose, parse_accept
 from dicomweb.blobs import BlobStore
-from dicomweb.cache import PictureCache
+from dicomweb.cache import Cache, Remembered
 from dicomweb.content import Content, Part, multipart_of
 from dicomweb.delivery import unless_known
 from dicomweb.dicom_json import text
@@ -18,7 +18,6 @@ from dicomweb.drawing import MAX_VIEWPORT, Viewport
 from dicomweb.pool import PixelPool
 from dicomweb.records import InstanceFile, StoredInstance
 from dicomweb.render import GIF, JPEG, PNG, Rendering
-from dicomweb.store import DicomStore
 from dicomweb.views import Views
 from fhir_server.errors import BadRequest
 
@@ -37,81 +36,87 @@ Readable = Callable[[str, str | None, str | None], str]  # study, series, instan
 
 
 def add_routes(
-    dicomweb: Blueprint, store: DicomStore, blobs: BlobStore, pool: PixelPool, base_url: str, readable: Readable
+    dicomweb: Blueprint,
+    remembered: Remembered,
+    blobs: BlobStore,
+    pool: PixelPool,
+    base_url: str,
+    readable: Readable,
 ) -> None:
     """The routes of the service that answer with pictures. base_url: its public address."""
-    cache = PictureCache(CACHE_BYTES)
+    cache: Cache[bytes] = Cache(CACHE_BYTES)
 
     @dicomweb.get(f"{_STUDY}/rendered")
     @dicomweb.get(f"{_SERIES}/rendered")
     @dicomweb.get(f"{_INSTANCE}/rendered")
     @dicomweb.get(f"{_INSTANCE}/frames/<numbers>/rendered")
     def rendered(study: str, series: str | None = None, instance: str | None = None, numbers: str = "1") -> Response:
-        readable(study, series, instance)
-        files = store.files(study, series, instance)
-        if instance is not None and (as_it_is := document(study, files[0])):
+        state = readable(study, series, instance)
+        files = remembered.files(state, study, series, instance)
+        if instance is not None and (as_it_is := document(state, study, files[0])):
             return unless_known(files[0].blob_key, lambda: as_it_is)
         wanted = _rendering(None)
         frames = wado.parse_frame_numbers(numbers)
         if instance is not None and len(frames) == 1 and not _wants_parts(wanted.media_type):
-            return one(study, files[0], frames[0], wanted)
+            return one(state, study, files[0], frames[0], wanted)
         if _wants_parts(wanted.media_type) or len(frames) > 1:
-            return several(study, [(file, frame) for file in files for frame in frames], wanted)
-        return one(study, _middle(files), 1, wanted)
+            return several(state, study, [(file, frame) for file in files for frame in frames], wanted)
+        return one(state, study, _middle(files), 1, wanted)
 
     @dicomweb.get(f"{_STUDY}/thumbnail")
     @dicomweb.get(f"{_SERIES}/thumbnail")
     @dicomweb.get(f"{_INSTANCE}/thumbnail")
     @dicomweb.get(f"{_INSTANCE}/frames/<number>/thumbnail")
     def thumbnail(study: str, series: str | None = None, instance: str | None = None, number: str = "1") -> Response:
-        readable(study, series, instance)
+        state = readable(study, series, instance)
         frames = wado.parse_frame_numbers(number)
         if len(frames) != 1:
             raise BadRequest("a thumbnail is of one frame")
         wanted = _rendering(Viewport(THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-        return one(study, _middle(store.files(study, series, instance)), frames[0], wanted)
+        file = _middle(remembered.files(state, study, series, instance))
+        return one(state, study, file, frames[0], wanted)
 
-    def one(study: str, file: InstanceFile, frame: int, wanted: Rendering) -> Response:
+    def one(state: str, study: str, file: InstanceFile, frame: int, wanted: Rendering) -> Response:
         """One picture; who has it is told so without it being made."""
         return unless_known(
-            file.blob_key,
-            lambda: Response(picture(study, file, frame, wanted), content_type=wanted.media_type),
+            _shows(state, file),
+            lambda: Response(picture(state, study, file, frame, wanted), content_type=wanted.media_type),
         )
 
-    def picture(study: str, file: InstanceFile, frame: int, wanted: Rendering) -> bytes:
-        key = (file.blob_key, frame, wanted)
+    def picture(state: str, study: str, file: InstanceFile, frame: int, wanted: Rendering) -> bytes:
+        key = (_shows(state, file), frame, wanted)
         if (found := cache.get(key)) is not None:
             return found
 
         def load(series: str, instance: str) -> StoredInstance:
-            return store.instance(study, series, instance)
+            return remembered.instance(state, study, series, instance)
 
         stored = load(file.series, file.sop_instance)
         made = Views(blobs, pool, load).view(stored, frame, wanted)
-        cache.put(key, made)
+        cache.put(key, made, len(made))
         return made
 
-    def several(study: str, asked: list[tuple[InstanceFile, int]], wanted: Rendering) -> Response:
+    def several(state: str, study: str, asked: list[tuple[InstanceFile, int]], wanted: Rendering) -> Response:
         if len(asked) > MAX_PARTS:
             raise BadRequest(f"ask for at most {MAX_PARTS} pictures at once")
-        first = picture(study, *asked[0], wanted)  # a fault is told as such, not by an answer that breaks off
+        first = picture(state, study, *asked[0], wanted)  # a fault is told as such, not by an answer that breaks off
 
         def parts() -> Iterator[Part]:
             for index, (file, frame) in enumerate(asked):
                 where = f"/studies/{study}/series/{file.series}/instances/{file.sop_instance}/frames/{frame}/rendered"
                 headers = {"Content-Type": wanted.media_type, "Content-Location": base_url + where}
-                made = first if index == 0 else picture(study, file, frame, wanted)
+                made = first if index == 0 else picture(state, study, file, frame, wanted)
                 yield Part(headers, lambda made=made: [made])  # type: ignore[misc]
 
-        state = "/".join(file.blob_key for file, _ in asked)
-        return unless_known(state, lambda: multipart_of(wanted.media_type, parts()))
+        shown = "/".join(_shows(state, file) for file, _ in asked)
+        return unless_known(shown, lambda: multipart_of(wanted.media_type, parts()))
 
-    def document(study: str, file: InstanceFile) -> Content | Response | None:
+    def document(state: str, study: str, file: InstanceFile) -> Content | Response | None:
         """A film, PDF or report as what it is, for who asks for that."""
         best = next((a for a in accepted() if a.content != ANY), None)
         if best is None or best.content.startswith("image/"):
             return None
-        stored = store.instance(study, file.series, file.sop_instance)
+        stored = remembered.instance(state, study, file.series, file.sop_instance)
         attributes = stored.attributes
         if best.fits("text/html") and CONTENT in attributes:
             answer = Response(html_of(attributes), content_type="text/html; charset=utf-8")
@@ -125,6 +130,12 @@ def add_routes(
         if value is None or not best.fits(value.media_type):
             return None
         return Content(value.media_type, value.section(0, value.length), value.length, value.section)
+
+
+def _shows(state: str, file: InstanceFile) -> str:
+    """What a picture of this file depends on, beside how it is asked for: a presentation state shows other instances,
+    which may come or be deleted."""
+    return f"{state} {file.blob_key}" if file.sop_class in presentation.CLASSES else file.blob_key
 
 
 def _middle(files: list[InstanceFile]) -> InstanceFile:

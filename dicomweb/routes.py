@@ -22,6 +22,7 @@ from dicomweb.accept import (
 )
 from dicomweb.attributes import STUDY_UID, Level
 from dicomweb.blobs import BlobStore
+from dicomweb.cache import Remembered
 from dicomweb.content import Content
 from dicomweb.delivery import unless_known
 from dicomweb.dicom_json import text
@@ -54,6 +55,7 @@ def create_blueprint(
     dicomweb = Blueprint("dicomweb", __name__, url_prefix="/dicomweb")
     max_bytes = max_body_mb * 2**20
     blobs.sweep()
+    remembered = Remembered(store)
 
     def readable(study: str, series: str | None = None, instance: str | None = None) -> str:
         """The caller may read this study, and the UIDs are some; the state of the study."""
@@ -140,14 +142,13 @@ def create_blueprint(
     def retrieve(study: str, series: str | None = None, instance: str | None = None) -> Response:
         state = readable(study, series, instance)
         base = f"{base_url}/studies/{study}"
-        files = store.files(study, series, instance)
-        if instance is not None:
-            state = files[0].blob_key
+        files = remembered.files(state, study, series, instance)
 
         def load(file: InstanceFile) -> StoredInstance:
-            return store.instance(study, file.series, file.sop_instance)
+            return remembered.instance(state, study, file.series, file.sop_instance)
 
-        return unless_known(state, lambda: wado.instance_files(blobs, files, accepted(), base, load, pool))
+        known_by = state if instance is None else files[0].blob_key
+        return unless_known(known_by, lambda: wado.instance_files(blobs, files, accepted(), base, load, pool))
 
     @dicomweb.get(f"{_STUDY}/metadata")
     @dicomweb.get(f"{_SERIES}/metadata")
@@ -173,17 +174,17 @@ def create_blueprint(
 
     @dicomweb.get(f"{_INSTANCE}/frames/<numbers>")
     def frames(study: str, series: str, instance: str, numbers: str) -> Response:
-        readable(study, series, instance)
+        state = readable(study, series, instance)
         base = base_url + instance_address(study, series, instance)
         wanted = wado.parse_frame_numbers(numbers)
-        stored = store.instance(study, series, instance)
+        stored = remembered.instance(state, study, series, instance)
         return unless_known(stored.blob_key, lambda: wado.frames(stored, wanted, accepted(), blobs, pool, base))
 
     @dicomweb.get(f"{_INSTANCE}/bulkdata/<path:path>")
     def bulk_data(study: str, series: str, instance: str, path: str) -> Response:
-        readable(study, series, instance)
+        state = readable(study, series, instance)
         address = f"{base_url}{instance_address(study, series, instance)}/bulkdata/{path}"
-        stored = store.instance(study, series, instance)
+        stored = remembered.instance(state, study, series, instance)
         return unless_known(stored.blob_key, lambda: bulk.bulk_data(stored, path, accepted(), blobs, address))
 
     @dicomweb.get(f"{_STUDY}/bulkdata")
@@ -203,7 +204,7 @@ def create_blueprint(
         found = store.stored_instances(study, series, instance)
         return unless_known(state, lambda: bulk.bulk_data_of(found, paths, accepted(), blobs, base_url))
 
-    rendered_routes.add_routes(dicomweb, store, blobs, pool, base_url, readable)
+    rendered_routes.add_routes(dicomweb, remembered, blobs, pool, base_url, readable)
     return dicomweb
 
 

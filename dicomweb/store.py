@@ -332,9 +332,9 @@ class DicomStore:
 
     def files(self, study: str, series: str | None = None, sop_instance: str | None = None) -> list[InstanceFile]:
         """The instances at that address, in order. Raises NotFound when there is none."""
-        names = {"series": 1, "ts": 1, "blob": 1}
+        names = {"series": 1, "sop_class": 1, "ts": 1, "blob": 1}
         found = self._instances.find(_at(study, series, sop_instance), names).sort(_ORDER["instance"])
-        files = [InstanceFile(d["series"], d["_id"], d["ts"], d["blob"]) for d in found]
+        files = [InstanceFile(d["series"], d["_id"], d["sop_class"], d["ts"], d["blob"]) for d in found]
         if not files:
             raise self._missing("series or instance", study, series, sop_instance)
         return files

@@ -19,7 +19,7 @@ from dicomweb.pixels import Undecodable
 from dicomweb.pool import PixelPool
 from dicomweb.records import StoredInstance
 from dicomweb.render import Rendering, render
-from fhir_server.errors import NotAcceptable, NotFound
+from fhir_server.errors import Gone, NotAcceptable, NotFound
 
 ENCAPSULATED = "00420011"
 _WAVEFORMS, _ROI_CONTOURS = "54000100", "30060039"
@@ -107,7 +107,7 @@ class Views:
             try:
                 image = self.load(series, instance)
                 return self._image(image, image.attributes, frame, wanted, state)
-            except NotFound:
+            except (NotFound, Gone):
                 break
         lines = [*card_lines(state), "the image that it is for is not here"]
         return self.pool.run(pictures.card, class_name(stored), lines, wanted)

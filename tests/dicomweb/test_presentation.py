@@ -269,3 +269,16 @@ class TestPresentationStates:
         stow(state)
         assert image(client.get(f"{address(state)}/rendered", headers=PNG)).shape == (480, 640, 3)
         assert client.get(f"{address(state)}/frames/2/rendered").status_code == 404
+
+    def test_an_image_that_was_deleted_is_shown_no_more(self, stow: Stow, client: FlaskClient) -> None:
+        target = an_image(GREY)
+        state = a_state(target)
+        stow(target, state)
+        before = client.get(f"{address(state)}/rendered", headers=PNG)
+        assert image(before).shape == GREY.shape
+        client.delete(address(target))
+        tag = before.headers["ETag"]
+        for headers in (PNG, {**PNG, "If-None-Match": tag}):
+            answer = client.get(f"{address(state)}/rendered", headers=headers)
+            assert answer.status_code == 200
+            assert image(answer).shape == (480, 640, 3)
