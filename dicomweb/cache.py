@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from dicomweb.prepared import Prepared, SeriesMetadata, Thumbnail
 from dicomweb.records import InstanceFile, StoredInstance
 from dicomweb.store import DicomStore
 
@@ -57,8 +58,11 @@ class Remembered:
 
     def __init__(self, store: DicomStore, max_bytes: int = REMEMBERED_BYTES) -> None:
         self._store = store
-        self._instances: Cache[StoredInstance] = Cache(max_bytes // 2)
-        self._files: Cache[list[InstanceFile]] = Cache(max_bytes // 2)
+        self._prepared = Prepared(store.database)
+        self._instances: Cache[StoredInstance] = Cache(max_bytes // 4)
+        self._files: Cache[list[InstanceFile]] = Cache(max_bytes // 4)
+        self._metadata: Cache[SeriesMetadata] = Cache(max_bytes // 4)
+        self._thumbnails: Cache[Thumbnail] = Cache(max_bytes // 4)
 
     def instance(self, state: str, study: str, series: str, sop_instance: str) -> StoredInstance:
         """As DicomStore.instance."""
@@ -73,6 +77,22 @@ class Remembered:
         return _once(
             self._files, key, lambda: self._store.files(study, series, sop_instance), lambda f: len(f) * _RECORD_BYTES
         )
+
+    def metadata(self, state: str, study: str, series: str, base: str) -> SeriesMetadata | None:
+        """As Prepared.metadata."""
+        key = (state, study, series, base)
+        found = self._metadata.get(key)
+        if found is None and (found := self._prepared.metadata(state, study, series, base)) is not None:
+            self._metadata.put(key, found, len(found.compressed))
+        return found
+
+    def thumbnail(self, state: str, study: str, series: str, sop_instance: str) -> Thumbnail | None:
+        """As Prepared.thumbnail."""
+        key = (state, study, series, sop_instance)
+        found = self._thumbnails.get(key)
+        if found is None and (found := self._prepared.thumbnail(state, study, series, sop_instance)) is not None:
+            self._thumbnails.put(key, found, len(found.jpeg) + _RECORD_BYTES)
+        return found
 
 
 def _once(cache: Cache[Value], key: Hashable, read: Callable[[], Value], size: Callable[[Value], int]) -> Value:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from dicomweb import prepared
 from dicomweb.attributes import MODALITY, SERIES_NUMBER, of_level
 from dicomweb.blobs import BlobStore
 from dicomweb.dicom_json import Attributes, integer, text
@@ -194,6 +195,8 @@ class Corrections:
         names = {"blob": 1, "original": 1}
         before = {d["_id"]: d for d in self._instances.find({"_id": {"$in": ids}}, names, session=session)}
         self._instances.delete_many({"_id": {"$in": ids}}, session=session)
+        for changed in {move.study, move.target}:
+            prepared.forget(self._store.database, session, changed, ids)
         documents = [
             instance_document(item) | {"original": before[uid].get("original", before[uid]["blob"])}
             for uid, item in zip(ids, made, strict=True)
@@ -256,6 +259,7 @@ class Corrections:
             "f": keys_of(attributes, of_level("study")) | ({"00080061": modalities} if modalities else {}),
             "changed": now,
             "due": now,
+            prepared.DUE: now,
             "late": False,
         }
         if link is not None:

@@ -21,7 +21,7 @@ from dicomweb.render import GIF, JPEG, PNG, Rendering
 from dicomweb.views import Views
 from fhir_server.errors import BadRequest
 
-THUMBNAIL_SIDE = 128
+THUMBNAIL = Rendering(viewport=Viewport(128, 128))  # of who asks for nothing else
 MAX_PARTS = 4096  # pictures of one answer
 CACHE_BYTES = 24 * 1024 * 1024
 OFFERS = [JPEG, PNG, GIF]
@@ -61,7 +61,7 @@ def add_routes(
             return one(state, study, files[0], frames[0], wanted)
         if _wants_parts(wanted.media_type) or len(frames) > 1:
             return several(state, study, [(file, frame) for file in files for frame in frames], wanted)
-        return one(state, study, _middle(files), 1, wanted)
+        return one(state, study, middle(files), 1, wanted)
 
     @dicomweb.get(f"{_STUDY}/thumbnail")
     @dicomweb.get(f"{_SERIES}/thumbnail")
@@ -72,8 +72,14 @@ def add_routes(
         frames = wado.parse_frame_numbers(number)
         if len(frames) != 1:
             raise BadRequest("a thumbnail is of one frame")
-        wanted = _rendering(Viewport(THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-        file = _middle(remembered.files(state, study, series, instance))
+        wanted = _rendering(THUMBNAIL.viewport)
+        if series is not None and instance is not None and frames == [1] and wanted == THUMBNAIL:
+            kept = remembered.thumbnail(state, study, series, instance)
+            if kept is not None:
+                return unless_known(
+                    _key(kept.state, kept.blob_key), lambda: Response(kept.jpeg, content_type=wanted.media_type)
+                )
+        file = middle(remembered.files(state, study, series, instance))
         return one(state, study, file, frames[0], wanted)
 
     def one(state: str, study: str, file: InstanceFile, frame: int, wanted: Rendering) -> Response:
@@ -87,6 +93,10 @@ def add_routes(
         key = (_shows(state, file), frame, wanted)
         if (found := cache.get(key)) is not None:
             return found
+        if frame == 1 and wanted == THUMBNAIL:
+            kept = remembered.thumbnail(state, study, file.series, file.sop_instance)
+            if kept is not None:
+                return kept.jpeg
 
         def load(series: str, instance: str) -> StoredInstance:
             return remembered.instance(state, study, series, instance)
@@ -135,10 +145,14 @@ def add_routes(
 def _shows(state: str, file: InstanceFile) -> str:
     """What a picture of this file depends on, beside how it is asked for: a presentation state shows other instances,
     which may come or be deleted."""
-    return f"{state} {file.blob_key}" if file.sop_class in presentation.CLASSES else file.blob_key
+    return _key(state if file.sop_class in presentation.CLASSES else None, file.blob_key)
 
 
-def _middle(files: list[InstanceFile]) -> InstanceFile:
+def _key(state: str | None, blob_key: str) -> str:
+    return blob_key if state is None else f"{state} {blob_key}"
+
+
+def middle(files: list[InstanceFile]) -> InstanceFile:
     """The instance that stands for the others: the one in the middle of the (first) series."""
     first = [file for file in files if file.series == files[0].series]
     return first[len(first) // 2]

@@ -30,6 +30,7 @@ from dicomweb.instance import instance_address
 from dicomweb.multipart import CHUNK, Part, parts
 from dicomweb.native_xml import as_xml
 from dicomweb.pool import PixelPool
+from dicomweb.prepared import SeriesMetadata
 from dicomweb.records import InstanceFile, StoredInstance
 from dicomweb.rendered_routes import accepted
 from dicomweb.store import DicomStore
@@ -158,6 +159,10 @@ def create_blueprint(
         media_type = json_or_xml(accepted(), "metadata")
 
         def make() -> Content | Response:
+            if media_type == DICOM_JSON and series is not None and instance is None:
+                kept = remembered.metadata(state, study, series, base_url)
+                if kept is not None:
+                    return _metadata(kept)
             documents = store.metadata(study, series, instance)
             if media_type == DICOM_XML:
                 return wado.metadata_xml(documents, base_url)
@@ -241,6 +246,15 @@ def _message() -> tuple[Iterable[Part], str]:
 
 def _json(body: bytes | Iterable[bytes], status: int = 200) -> Response:
     return Response(body, status, content_type=DICOM_JSON)
+
+
+def _metadata(kept: SeriesMetadata) -> Response:
+    """The compressed content as it is kept, to whoever can read that."""
+    if "gzip" not in request.accept_encodings:
+        return _json(kept.body)
+    answer = _json(kept.compressed)
+    answer.headers["Content-Encoding"] = "gzip"
+    return answer
 
 
 def _gzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:

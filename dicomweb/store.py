@@ -16,6 +16,7 @@ from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
+from dicomweb import prepared
 from dicomweb.attributes import (
     INSTANCE_UID,
     MODALITIES,
@@ -107,6 +108,11 @@ class DicomStore:
                     index([("scope", 1), (DATE_FIELD, -1), ("_id", 1)], name="scope"),
                     index([("resource", 1)], name="resource"),
                     index([("waits", 1)], name="waits", partialFilterExpression={"waits": True}),
+                    index(
+                        [(prepared.DUE, 1)],
+                        name="unprepared",
+                        partialFilterExpression={prepared.DUE: {"$exists": True}},
+                    ),
                     index([("looks_for", 1)], name="looks_for"),
                     index([("f.00100020", 1)], name="patient"),
                     index([("f.00100010", 1)], name="name"),
@@ -129,6 +135,7 @@ class DicomStore:
                     index([("f.00100020", 1)], name="patient"),
                 ]
             )
+            prepared.prepare(self._database)
             pending = {"pending": {"$exists": True}}
             self._database["dicom_corrections"].create_indexes([index([("from", 1)], name="from")])
             self._removed.create_indexes([index([("pending", 1)], name="pending", partialFilterExpression=pending)])
@@ -239,6 +246,7 @@ class DicomStore:
             "projected": current.get("projected", 0),
             # The first look shows that images are coming, the next one waits until they have come.
             "due": now if not current.get("projected") else now + self._quiet,
+            prepared.DUE: now + self._quiet,
         }
 
     def waiting(self, limit: int) -> list[str]:
@@ -397,6 +405,7 @@ class DicomStore:
         if not found:
             raise self._missing("study, series or instance", study, series, sop_instance)
         self._instances.delete_many(here, session=session)
+        prepared.forget(self._database, session, study, [document["_id"] for document in found])
         for changed in {document["series"] for document in found}:
             key = {"_id": f"{study}/{changed}"}
             left = self._instances.count_documents({"study": study, "series": changed}, session=session)
@@ -423,6 +432,7 @@ class DicomStore:
             "series": len(series),
             "count": sum(one["count"] for one in series),
             "due": now,
+            prepared.DUE: now,
         }
         key = f"f.{MODALITIES}"
         change = {"$set": left | {key: names}} if names else {"$set": left, "$unset": {key: ""}}

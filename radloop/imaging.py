@@ -13,6 +13,8 @@ from dicomweb.attach import Attachments
 from dicomweb.blobs import BlobStore, FolderBlobStore
 from dicomweb.corrections import Corrections, Record
 from dicomweb.pool import PixelPool
+from dicomweb.preparation import Preparer
+from dicomweb.prepared import Prepared
 from dicomweb.projection import Projector
 from dicomweb.store import DicomStore
 from fhir_server import stream
@@ -30,6 +32,7 @@ class Imaging:
     blobs: BlobStore
     pool: PixelPool
     projector: Projector
+    preparer: Preparer
 
     def blueprints(self) -> tuple[Blueprint, ...]:
         """The DICOMweb service and WADO-URI. Their pixel processes start when they are first needed."""
@@ -52,6 +55,7 @@ class Imaging:
         handle = projection.handler(self.store)
         return {
             "projection": self.projector.run,
+            "preparation": self.preparer.run,
             "study access": lambda stop: stream.follow(
                 self.database, projection.CONSUMER, handle, stop, types=projection.TYPES
             ),
@@ -65,13 +69,15 @@ def create_imaging(database: Database, repository: Repository, settings: Setting
     """Put the parts together and create the indexes."""
     store = DicomStore(database)
     store.prepare()
+    blobs = _blobs(settings)
     return Imaging(
         settings=settings,
         database=database,
         store=store,
-        blobs=_blobs(settings),
+        blobs=blobs,
         pool=PixelPool(settings.pixel_processes, threads=settings.web_threads),
         projector=Projector(store, repository, zone=settings.time_zone),
+        preparer=Preparer(store, Prepared(database), blobs, PixelPool(1), settings.dicomweb_base),
     )
 
 
