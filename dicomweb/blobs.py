@@ -123,6 +123,10 @@ class BlobStore(ABC):
             file.seek(0)
             yield file
 
+    def path(self, _key: str) -> Path | None:
+        """The object as a file of this machine, for other processes to read; None where there is none."""
+        return None
+
     @abstractmethod
     def keep(self, spooled: Iterable[tuple[Spooled, str]]) -> None:
         """Move spooled objects to their keys, durably; an object that is there already (same key) stays."""
@@ -155,6 +159,9 @@ class FolderBlobStore(BlobStore):
         super().__init__(folder / "incoming", reserve)
         self._folder = folder
         self._objects = folder / "objects"
+
+    def path(self, _key: str) -> Path | None:
+        return self._path(_key)
 
     def keep(self, spooled: Iterable[tuple[Spooled, str]]) -> None:
         folders = set()

@@ -55,6 +55,17 @@ class FrameTable:
         bits = int.from_bytes(data, "little") >> shift & (1 << self.bits) - 1
         return bits.to_bytes((self.bits + 7) // 8, "little")
 
+    def only(self, frame_number: int) -> "FrameTable":
+        """A table of this frame alone. Raises IndexError, ValueError where it begins inside a byte."""
+        if not 1 <= frame_number <= self.count:
+            raise IndexError(frame_number)
+        if self.spans is not None:
+            return FrameTable(1, spans=self.spans[(frame_number - 1) * 16 : frame_number * 16])
+        first, shift = divmod((frame_number - 1) * self.bits, 8)
+        if shift:
+            raise ValueError(frame_number)
+        return FrameTable(1, self.offset + first, self.bits)
+
     def fragments(self, read_range: ReadRange) -> Iterator[tuple[int, int]]:
         """Offset and length of each fragment of encapsulated pixel data, in order."""
         for offset, length in struct.iter_unpack("<QQ", self.spans or b""):

@@ -5,6 +5,7 @@ Plain values go in and out, so that the processes of the pool know neither the b
 """
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from pydicom.uid import ExplicitVRBigEndian
 from dicomweb import codecs
 from dicomweb.codecs import CodecFault
 from dicomweb.dicom_json import words_swapped
+from dicomweb.frames import FrameTable
 
 MAX_SAMPLES = 512 * 1024 * 1024  # of one frame
 EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -23,6 +25,33 @@ _LOSSY_JPEG = {codecs.JPEG_BASELINE, codecs.JPEG_EXTENDED}
 
 class Undecodable(Exception):
     """No decoder for the transfer syntax is installed, or the pixel data is broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFile:
+    """A frame in a file of this machine: who decodes it reads it, so that it does not pass through the web server.
+
+    table: of this frame alone. even: see FrameTable.read.
+    """
+
+    path: Path
+    table: FrameTable
+    even: bool
+
+    def read(self) -> bytes:
+        with self.path.open("rb", buffering=0) as file:
+
+            def read_range(offset: int, length: int) -> bytes:
+                file.seek(offset)
+                data = file.read(length)
+                while len(data) < length:
+                    more = file.read(length - len(data))
+                    if not more:
+                        raise EOFError(str(self.path))
+                    data += more
+                return data
+
+            return self.table.read(1, read_range, even=self.even)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +72,11 @@ class EncodedFrame:
     planar: int
     photometric: str
     high_bit: int | None = None  # None: the bits stored are the lowest
+    source: FrameFile | None = field(default=None, repr=False)  # where `data` is to be read from
+
+    def loaded(self) -> "EncodedFrame":
+        """With its data, where that has not been read yet. Raises FileNotFoundError, EOFError."""
+        return self if self.source is None else replace(self, data=self.source.read(), source=None)
 
     @property
     def stored(self) -> int:

@@ -17,6 +17,7 @@ from typing import TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from dicomweb import pixels, render
+from dicomweb.blobs import BlobMissing
 from dicomweb.display import Display
 from dicomweb.pixels import EncodedFrame, Undecodable
 from dicomweb.render import Rendering
@@ -70,11 +71,14 @@ class PixelPool:
         if not self._room.acquire(blocking=False):
             raise Unavailable("too many images are being decoded just now", headers={"Retry-After": "2"})
         try:
-            return self._started().schedule(function, args=arguments, timeout=self._timeout_s).result()
+            task = (function, *arguments)
+            return self._started().schedule(_done, args=task, timeout=self._timeout_s).result()
         except Undecodable as error:
             raise NotAcceptable(str(error)) from None
         except (TookTooLong, ProcessExpired, MemoryError):
             raise NotAcceptable("the pixel data takes too long or too much memory to decode") from None
+        except (FileNotFoundError, EOFError) as error:  # of a frame that is read there
+            raise BlobMissing(str(error)) from None
         except BrokenProcessPool:
             self.close()
             raise Unavailable(
@@ -90,6 +94,11 @@ class PixelPool:
                 self._pool = ProcessPool(self._size, TASKS_A_PROCESS, _begin, context=spawn)
                 atexit.register(self.close)
             return self._pool
+
+
+def _done(function: Callable[..., Result], *arguments: object) -> Result:
+    """The call, in the process."""
+    return function(*(one.loaded() if isinstance(one, EncodedFrame) else one for one in arguments))
 
 
 def _begin() -> None:

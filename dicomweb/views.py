@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from pydicom.uid import UID, ExplicitVRBigEndian
+from pydicom.uid import UID
 
 from dicomweb import bulk, pictures, presentation, wado
 from dicomweb.blobs import BlobStore
@@ -83,10 +83,7 @@ class Views:
         wanted: Rendering,
         state: Attributes | None = None,
     ) -> bytes:
-        frames = wado.frame_table(stored, index)
-        even = stored.transfer_syntax == ExplicitVRBigEndian
-        data = frames.read(index, bulk.reader(self.blobs, stored), even=even)
-        frame = wado.encoded_frames(stored)(data)
+        frame = wado.encoded_frame(stored, index, self.blobs)
 
         def read_bulk(path: str) -> bytes:
             return self._bulk(stored, path)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,7 +18,7 @@ from dicomweb.content import Content, Part, multipart, multipart_of
 from dicomweb.dicom_json import integer, text
 from dicomweb.frames import FrameTable
 from dicomweb.native_xml import as_xml
-from dicomweb.pixels import EncodedFrame, decodable, recodable
+from dicomweb.pixels import EncodedFrame, FrameFile, decodable, recodable
 from dicomweb.pool import PixelPool
 from dicomweb.records import InstanceFile, StoredInstance
 from fhir_server.errors import BadRequest, NotAcceptable, NotFound
@@ -144,15 +145,15 @@ def frames(
     table = frame_table(stored, max(numbers))
     plan = _plan(accepted, stored, table, single=len(numbers) == 1)
     read_range = reader(blobs, stored)
-    encoded = encoded_frames(stored) if plan.transcode else None
     even = stored.transfer_syntax == ExplicitVRBigEndian
     media_type = plan.media_type
     if plan.transfer_syntax != EXPLICIT_LITTLE_ENDIAN or media_type == OCTETS:
         media_type = f"{media_type}; transfer-syntax={plan.transfer_syntax}"
 
     def content(number: int) -> bytes:
-        data = table.read(number, read_range, even=even)
-        return data if encoded is None else pool.run(transcode.frame_in, encoded(data), plan.transfer_syntax)
+        if plan.transcode:
+            return pool.run(transcode.frame_in, encoded_frame(stored, number, blobs), plan.transfer_syntax)
+        return table.read(number, read_range, even=even)
 
     first = content(numbers[0])  # a fault is told as such, not by an answer that breaks off
     parts = [
@@ -235,6 +236,17 @@ def frame_table(stored: StoredInstance, largest: int) -> FrameTable:
     if largest > stored.frames.count:
         raise NotFound(f"this instance has {stored.frames.count} frames")
     return stored.frames
+
+
+def encoded_frame(stored: StoredInstance, number: int, blobs: BlobStore) -> EncodedFrame:
+    """One frame for the pixel pool, which reads it where it can. Raises NotFound, NotAcceptable."""
+    table, frame = frame_table(stored, number), encoded_frames(stored)(b"")
+    even = stored.transfer_syntax == ExplicitVRBigEndian
+    path = blobs.path(stored.blob_key) if stored.inflated_from is None else None
+    if path is not None:
+        with suppress(ValueError):
+            return replace(frame, source=FrameFile(path, table.only(number), even))
+    return replace(frame, data=table.read(number, reader(blobs, stored), even=even))
 
 
 def encoded_frames(stored: StoredInstance) -> Callable[[bytes], EncodedFrame]:

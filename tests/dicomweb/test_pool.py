@@ -5,13 +5,16 @@ import queue
 import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pymongo.database import Database
 
 from dicomweb import pixels
-from dicomweb.pixels import EncodedFrame
+from dicomweb.blobs import BlobMissing
+from dicomweb.frames import FrameTable
+from dicomweb.pixels import EncodedFrame, FrameFile
 from dicomweb.pool import PixelPool
 from fhir_server.errors import NotAcceptable, Unavailable
 from fhir_server.repository import Repository
@@ -90,3 +93,33 @@ def test_absurd_sizes_are_refused_before_memory_is_taken(pool: PixelPool, size: 
 def test_what_goes_to_a_process_and_back_can_be_sent() -> None:
     assert pickle.loads(pickle.dumps(FRAME)) == FRAME
     assert str(pickle.loads(pickle.dumps(pixels.Undecodable("why")))) == "why"
+
+
+def a_table() -> FrameTable:
+    """Three frames of eight bytes from byte 4 on."""
+    return FrameTable(3, 4, 64)
+
+
+def test_a_frame_is_read_where_it_is_decoded(pool: PixelPool, tmp_path: Path) -> None:
+    path = tmp_path / "object"
+    path.write_bytes(b"head" + bytes(8) + bytes(range(8)) + bytes(8))
+    assert pool.decoded(replace(FRAME, source=FrameFile(path, a_table().only(2), False))) == bytes(range(8))
+
+
+def test_an_object_that_is_gone_or_cut_short_is_missing(pool: PixelPool, tmp_path: Path) -> None:
+    frame = replace(FRAME, source=FrameFile(tmp_path / "object", a_table().only(2), False))
+    with pytest.raises(BlobMissing):
+        pool.decoded(frame)
+    (tmp_path / "object").write_bytes(bytes(15))
+    with pytest.raises(BlobMissing):
+        pool.decoded(frame)
+
+
+def test_a_table_of_one_frame_alone() -> None:
+    data = b"head" + bytes(range(24))
+    assert a_table().only(3).read(1, lambda offset, length: data[offset : offset + length]) == data[20:]
+    for number in (0, 4):
+        with pytest.raises(IndexError):
+            a_table().only(number)
+    with pytest.raises(ValueError, match="2"):  # begins inside a byte
+        FrameTable(3, 4, 12).only(2)
