@@ -8,10 +8,13 @@ Rounds alone and beside the renderings take turns, so that what else the machine
 import argparse
 import http.client
 import itertools
+import multiprocessing
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Event
 
 from bench.demo import a_study, app_headers, reads
 from bench.load import Figures
@@ -63,14 +66,38 @@ def a_picture(settings: Settings) -> str:
 def rendering(
     settings: Settings, path: str, headers: dict[str, str], clients: int, answers: Counter[int]
 ) -> Iterator[None]:
-    """So many clients, each with one connection and one rendering at a time, until the end."""
-    stop, windows, counting = threading.Event(), itertools.count(sum(answers.values()) + 1), threading.Lock()
+    """So many clients, each with one connection and one rendering at a time, until the end.
+
+    In a process of their own: those that are measured do not wait for them on the side of the clients.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    stop, told = spawn.Event(), spawn.SimpleQueue()
+    where, first = (settings.host, settings.port, path), sum(answers.values()) + 1
+    process = spawn.Process(
+        target=_render, args=(where, headers | {"Accept": "image/jpeg"}, clients, first, stop, told)
+    )
+    process.start()
+    told.get()  # it has begun
+    try:
+        yield
+    finally:
+        stop.set()
+        answers.update(told.get())
+        process.join()
+
+
+def _render(
+    where: tuple[str, int, str], headers: dict[str, str], clients: int, first: int, stop: Event, told: SimpleQueue
+) -> None:
+    """first: the width of the first window; each picture has another."""
+    host, port, path = where
+    answers: Counter[int] = Counter()
+    windows, counting = itertools.count(first), threading.Lock()
 
     def client() -> None:
-        connection = http.client.HTTPConnection(settings.host, settings.port, timeout=60)
+        connection = http.client.HTTPConnection(host, port, timeout=60)
         while not stop.is_set():
-            asked = f"{path}?window=40,{next(windows) + 1},linear"
-            connection.request("GET", asked, headers=headers | {"Accept": "image/jpeg"})
+            connection.request("GET", f"{path}?window=40,{next(windows) + 1},linear", headers=headers)
             answer = connection.getresponse()
             answer.read()
             with counting:
@@ -82,12 +109,10 @@ def rendering(
     threads = [threading.Thread(target=client) for _ in range(clients)]
     for thread in threads:
         thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    told.put(None)
+    for thread in threads:
+        thread.join()
+    told.put(answers)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from fhir_server.errors import NotAcceptable, Unavailable
 TIMEOUT_S = 30.0
 TASKS_A_PROCESS = 1000  # then it is replaced, whatever a decoder may have leaked
 MEMORY_BYTES = 4 * 1024**3  # address space of a process
-NICENESS = 5  # below the web server's: a large image does not hold up an appointment
+NICENESS = 10  # below the web server's: a large image does not hold up an appointment
 WAITING_A_PROCESS = 16  # tasks beyond that are refused: who waits longer has gone
 THREADS_SHARE = (2, 3)  # of a web server's threads wait for pixels at most: the others are for everybody else
 
@@ -35,12 +35,16 @@ Result = TypeVar("Result")
 
 class PixelPool:
     """Thread safe. size: processes. threads: of the web server it is in, None where nobody else needs them.
+    idle: nobody waits for what it makes, so that it takes only time of processors that nobody else wants.
 
     Each task keeps the thread that waits for it, so that the tasks that are admitted bound what is left of them.
     """
 
-    def __init__(self, size: int, timeout_s: float = TIMEOUT_S, threads: int | None = None) -> None:
+    def __init__(
+        self, size: int, timeout_s: float = TIMEOUT_S, threads: int | None = None, *, idle: bool = False
+    ) -> None:
         self._size = size
+        self._policy = os.SCHED_IDLE if idle else os.SCHED_BATCH
         self._timeout_s = timeout_s
         room = size * WAITING_A_PROCESS
         if threads is not None:
@@ -91,7 +95,7 @@ class PixelPool:
         with self._starting:
             if self._pool is None:
                 spawn = multiprocessing.get_context("spawn")
-                self._pool = ProcessPool(self._size, TASKS_A_PROCESS, _begin, context=spawn)
+                self._pool = ProcessPool(self._size, TASKS_A_PROCESS, _begin, [self._policy], spawn)
                 atexit.register(self.close)
             return self._pool
 
@@ -101,8 +105,10 @@ def _done(function: Callable[..., Result], *arguments: object) -> Result:
     return function(*(one.loaded() if isinstance(one, EncodedFrame) else one for one in arguments))
 
 
-def _begin() -> None:
+def _begin(policy: int) -> None:
     """First thing in a process of the pool."""
+    # Neither takes the processor from a request that becomes ready; a batch is served before what is idle.
+    os.sched_setscheduler(0, policy, os.sched_param(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends its pool
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))

@@ -77,7 +77,7 @@ def create_imaging(database: Database, repository: Repository, settings: Setting
         blobs=blobs,
         pool=PixelPool(settings.pixel_processes, threads=settings.web_threads),
         projector=Projector(store, repository, zone=settings.time_zone),
-        preparer=Preparer(store, Prepared(database), blobs, PixelPool(1), settings.dicomweb_base),
+        preparer=Preparer(store, Prepared(database), blobs, PixelPool(1, idle=True), settings.dicomweb_base),
     )
 
 

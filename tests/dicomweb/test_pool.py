@@ -1,5 +1,6 @@
 """The processes that decode: bounded, killed when they take too long, gone with the server."""
 
+import os
 import pickle
 import queue
 import time
@@ -36,8 +37,6 @@ def test_a_frame_that_takes_too_long_is_given_up() -> None:
 
 
 def test_a_process_that_dies_fails_its_own_task_alone(pool: PixelPool) -> None:
-    import os
-
     with pytest.raises(NotAcceptable):
         pool.run(os._exit, 1)
     assert pool.decoded(FRAME) == bytes(8)
@@ -123,3 +122,13 @@ def test_a_table_of_one_frame_alone() -> None:
             a_table().only(number)
     with pytest.raises(ValueError, match="2"):  # begins inside a byte
         FrameTable(3, 4, 12).only(2)
+
+
+@pytest.mark.parametrize(("idle", "policy"), [(False, os.SCHED_BATCH), (True, os.SCHED_IDLE)])
+def test_requests_go_before_pixels_and_both_before_what_nobody_waits_for(idle: bool, policy: int) -> None:
+    pool = PixelPool(1, idle=idle)
+    try:
+        assert pool.run(os.sched_getscheduler, 0) == policy
+        assert pool.run(os.nice, 0) > os.nice(0)
+    finally:
+        pool.close()
