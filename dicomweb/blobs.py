@@ -159,6 +159,7 @@ class FolderBlobStore(BlobStore):
         super().__init__(folder / "incoming", reserve)
         self._folder = folder
         self._objects = folder / "objects"
+        self._safe: set[Path] = set()  # folders that this process has seen and made sure of
 
     def path(self, _key: str) -> Path | None:
         return self._path(_key)
@@ -228,11 +229,15 @@ class FolderBlobStore(BlobStore):
         return self._objects / key[:2] / key[2:4] / checked(key)
 
     def _make_folder(self, folder: Path) -> None:
-        if folder.exists():
+        """It is there, and stays there without power. Whoever made it may not have come so far, so this is not left
+        to the one who finds it missing."""
+        if folder in self._safe:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        for parent in (folder.parent, self._objects, self._folder):
-            _sync_folder(parent)
+        for inner, outer in ((folder, folder.parent), (folder.parent, self._objects), (self._objects, self._folder)):
+            if inner not in self._safe:
+                _sync_folder(outer)
+                self._safe.add(inner)
 
 
 def is_full(error: OSError) -> bool:

@@ -150,7 +150,10 @@ class DicomStore:
 
     def originals(self, sop_instances: Iterable[str]) -> dict[str, str]:
         """SOP Instance UID -> blob key of the object as received, of those that a person has corrected."""
-        wanted = {"_id": {"$in": list(sop_instances)}, "original": {"$exists": True}}
+        asked = list(sop_instances)
+        if not asked:
+            return {}
+        wanted = {"_id": {"$in": asked}, "original": {"$exists": True}}
         return {d["_id"]: d["original"] for d in self._instances.find(wanted, {"original": 1})}
 
     def add(self, received: list[Received], link: Link | None = None) -> dict[str, str]:
@@ -190,8 +193,11 @@ class DicomStore:
         # The study first: whoever else adds to it waits here, and not after work that is then lost.
         now = self._now()
         grown = {"$inc": {"revision": 1}, "$set": {"changed": now}}
-        self._studies.update_one({"_id": study}, grown, upsert=True, session=session)
-        current = self._studies.find_one({"_id": study}, session=session) or {}
+        after = pymongo.ReturnDocument.AFTER
+        grew = self._studies.find_one_and_update(
+            {"_id": study}, grown, upsert=True, return_document=after, session=session
+        )
+        current = grew or {}
         self._instances.insert_many([instance_document(received) for received in fresh], session=session)
         new_series = self._add_series(study, fresh, session)
         document = self._study_document(current, fresh, new_series, now)

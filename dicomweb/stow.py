@@ -151,7 +151,8 @@ def _keep(store: DicomStore, blobs: BlobStore, received: list[Received], outcome
     for item in fresh:
         if keys[item.instance.sop_instance] != item.blob_key:  # somebody else was quicker
             blobs.delete(item.blob_key)
-    originals = store.originals(keys)
+    uids = {item.blob_key: item.instance.sop_instance for item in received}
+    originals = store.originals(uid for key, uid in uids.items() if not same_content(keys.get(uid, ""), key))
     for item in received:
         instance = item.instance
         known = (keys[instance.sop_instance], originals.get(instance.sop_instance, ""))

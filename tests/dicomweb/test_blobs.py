@@ -124,3 +124,21 @@ def test_many_objects_and_one_of_several_parts_are_kept_at_once(blobs: BlobStore
     assert {key: b"".join(blobs.chunks(key)) for key in sorted(blobs.keys())} == contents
     assert blobs.read(KEY, 5 * 2**20 - 3, 10) == large[5 * 2**20 - 3 :][:10]
     assert list((tmp_path / "blobs" / "incoming").iterdir()) == []
+
+
+def test_a_folder_is_made_sure_of_by_each_process_once_whoever_made_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(
+        "dicomweb.blobs._sync_folder", lambda folder: synced.append(str(folder.relative_to(tmp_path)))
+    )
+    outer, inner = f"objects/{KEY[:2]}", f"objects/{KEY[:2]}/{KEY[2:4]}"
+    for _process in range(2):
+        blobs = FolderBlobStore(tmp_path)
+        synced.clear()
+        kept(blobs, b"first", blob_key("1.2", "1.2.3", "1.2.3.4", "0" * 64))
+        assert sorted(synced) == [".", "objects", outer, inner]
+        synced.clear()
+        kept(blobs, b"other", blob_key("1.2", "1.2.3", "1.2.3.4", "1" * 64))
+        assert synced == [inner]
