@@ -96,12 +96,20 @@ class Preparer:
             return False
 
     def _keep_metadata(self, study: Unprepared) -> bool:
+        batch: dict[str, SeriesMetadata] = {}
+        size = 0
         for series in _by_series(self._store.files(study.study)):
             documents = self._store.metadata(study.study, series)
             made = SeriesMetadata.of(self._base_url, b"".join(wado.metadata(documents, self._base_url)))
-            if len(made.compressed) <= MAX_METADATA_BYTES and not self._prepared.keep(study, {series: made}):
-                return False
-        return True
+            if len(made.compressed) > MAX_METADATA_BYTES:
+                continue
+            if size + len(made.compressed) > MAX_METADATA_BYTES:
+                if not self._prepared.keep(study, batch):
+                    return False
+                batch, size = {}, 0
+            batch[series] = made
+            size += len(made.compressed)
+        return not batch or self._prepared.keep(study, batch)
 
     def _keep_thumbnails(self, study: Unprepared, lease: Lease | None) -> bool:
         batch: list[Thumbnail] = []
