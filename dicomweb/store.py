@@ -8,6 +8,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import orjson
@@ -172,17 +173,23 @@ class DicomStore:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 with self._database.client.start_session() as session:
-                    return session.with_transaction(lambda s: self._transact(batch, link, s))
-            except DuplicateKeyError:  # the same UID, at the same time, in a request for another study
+                    # Who stores has looked a moment ago, so that at first nobody does.
+                    return session.with_transaction(partial(self._transact, batch, link, look=attempt > 1))
+            except DuplicateKeyError:  # the same UID, at the same time, in another request
                 if attempt == ATTEMPTS:
                     raise Unavailable("the same instances are being stored by several requests; try again") from None
         raise AssertionError("unreachable")
 
-    def _transact(self, batch: list[Received], link: Link | None, session: ClientSession) -> dict[str, str]:
+    def _transact(
+        self, batch: list[Received], link: Link | None, session: ClientSession, *, look: bool
+    ) -> dict[str, str]:
+        """look: whether some are stored already. Raises DuplicateKeyError when some are, and it was not looked."""
         study = batch[0].instance.study
         uids = [received.instance.sop_instance for received in batch]
-        found = self._instances.find({"_id": {"$in": uids}}, {"blob": 1}, session=session)
-        stored_keys = {document["_id"]: document["blob"] for document in found}
+        stored_keys: dict[str, str] = {}
+        if look:
+            found = self._instances.find({"_id": {"$in": uids}}, {"blob": 1}, session=session)
+            stored_keys = {document["_id"]: document["blob"] for document in found}
         fresh: list[Received] = []
         for received in batch:
             if received.instance.sop_instance not in stored_keys:
@@ -278,7 +285,9 @@ class DicomStore:
         Raises NotFound unless the study is here, and the caller's to see; Gone, to the practice, for a deleted one.
         """
         names = {"revision": 1, "changed": 1}
-        found = self._studies.find_one({"$and": [{"_id": study}, *_visible(access)]}, names)
+        here: dict[str, Any] = {"_id": study}
+        seen = _visible(access)
+        found = self._studies.find_one(here | {"$and": seen} if seen else here, names)
         if found is None:
             # Who has no sight of all studies does not learn that this one ever was here.
             raise self._missing("study", study) if access.is_practice else NotFound("this study is not known here")
