@@ -116,12 +116,12 @@ class Preparer:
         for made in self._thumbnails(study):
             batch.append(made)
             if len(batch) == BATCH:
-                if not self._prepared.keep(study, {}, batch) or self._stop.is_set():
+                if not self._prepared.keep(study, {}, batch):
                     return False
                 if lease is not None and not lease.hold():
                     return False
                 batch = []
-        return not batch or self._prepared.keep(study, {}, batch)
+        return (not batch or self._prepared.keep(study, {}, batch)) and not self._stop.is_set()
 
     def _thumbnails(self, study: Unprepared) -> Iterator[Thumbnail]:
         """Of the instance that stands for each series, then of all others."""
@@ -135,6 +135,8 @@ class Preparer:
 
         views = Views(self._blobs, self._pool, load)
         for file in (*first, *rest):
+            if self._stop.is_set():
+                return
             if file.sop_instance in have:
                 continue
             try:

@@ -237,3 +237,22 @@ def test_the_job_prepares_what_is_stored_while_it_runs(
         stop.set()
         job.join()
     assert kept(database) == (1, 1)
+
+
+def test_what_a_worker_leaves_when_it_stops_the_next_one_does(
+    stow: Stow, preparer: Preparer, store: DicomStore, prepared: Prepared, blobs: BlobStore, database: Database
+) -> None:
+    stow(a_slice(), a_slice(InstanceNumber=2))
+    stop = threading.Event()
+
+    class Stopping(PixelPool):
+        """The worker is asked to stop while it draws the first picture."""
+
+        def run(self, *_arguments: object) -> bytes:  # type: ignore[override]
+            stop.set()
+            return b"jpeg"
+
+    Preparer(store, prepared, blobs, Stopping(1), BASE).run(stop)
+    assert kept(database) == (1, 1)
+    assert preparer.prepare_due() == 1
+    assert kept(database) == (1, 2)
