@@ -1,7 +1,8 @@
 """History of a resource, of a type, of all. https://hl7.org/fhir/R4/http.html#history
 
 Pages go on by position: in the history of one resource by its version, else by the number of the write. What is
-written meanwhile comes before the first page, so nothing is lost or repeated.
+written meanwhile comes before the first page, so nothing is lost or repeated. The page before another one is read
+upwards from its first entry.
 """
 
 import heapq
@@ -29,23 +30,26 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class HistoryRequest:
     """count: entries of a page. since: from this moment on. at: [begin, end) in which a version was current.
 
-    before: only versions (of one resource), else write numbers, below this one. asked: the parameters understood, but
-    for that one.
+    position: only versions (of one resource), else write numbers, below this one; with `backward` the next ones above
+    it. asked: the parameters understood, but for that one.
     """
 
     count: int = DEFAULT_COUNT
     since: datetime | None = None
     at: tuple[datetime, datetime] | None = None
-    before: int | None = None
+    position: int | None = None
+    backward: bool = False
     asked: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)
 class HistoryPage:
-    """Versions, newest first. next: the position from which it goes on, None at the end."""
+    """Versions, newest first. next: the position below which the page after it begins, None at the end; previous:
+    that above which the one before it ends, None where there is none."""
 
     versions: list[Version] = field(default_factory=list)
     next: int | None = None
+    previous: int | None = None
 
 
 def read_request(parameters: Sequence[tuple[str, str]], address: str, seal: Seal) -> HistoryRequest:
@@ -66,22 +70,26 @@ def read_request(parameters: Sequence[tuple[str, str]], address: str, seal: Seal
         since = _span("_since", given["_since"])[0]
     if "_at" in given:
         at = _span("_at", given["_at"])
-    before = None if token is None else int(seal.open(address, given.items(), token).position)
-    return HistoryRequest(count, since, at, before, tuple(given.items()))
+    asked = tuple(given.items())
+    if token is None:
+        return HistoryRequest(count, since, at, asked=asked)
+    mark = seal.open(address, asked, token)
+    return HistoryRequest(count, since, at, int(mark.position), mark.backward, asked)
 
 
 def links(base_url: str, address: str, request: HistoryRequest, page: HistoryPage, seal: Seal) -> list[dict]:
-    """The links to the page itself, to the first one, and to the next one where there is more."""
+    """The links to the page itself, to the first one, and to those beside it where there are such."""
 
-    def url(query: str) -> str:
-        return f"{base_url}/{address}?{query}" if query else f"{base_url}/{address}"
+    def link(relation: str, position: int | None, backward: bool = False) -> dict:
+        mark = None if position is None else Mark(str(position), backward)
+        query = urlencode(request.asked) if mark is None else seal.link(address, request.asked, mark)
+        return {"relation": relation, "url": f"{base_url}/{address}?{query}" if query else f"{base_url}/{address}"}
 
-    first = urlencode(request.asked)
-    here = seal.link(address, request.asked, Mark(str(request.before))) if request.before is not None else first
-    found = [{"relation": "self", "url": url(here)}, {"relation": "first", "url": url(first)}]
+    found = [link("self", request.position, request.backward), link("first", None)]
+    if page.previous is not None:
+        found.append(link("previous", page.previous, True))
     if page.next is not None:
-        following = seal.link(address, request.asked, Mark(str(page.next)))
-        found.append({"relation": "next", "url": url(following)})
+        found.append(link("next", page.next))
     return found
 
 
@@ -97,21 +105,31 @@ def page(
 
     reached: which of them the caller's scopes reach; None for all.
     """
-    found = HistoryPage()
     if request.count == 0:
-        return found
-    versions = _Versions(store, access, types, id, request, reached)
-    for version in islice(versions.current(), request.count + 1):
-        if len(found.versions) == request.count:
-            found.next = versions.position(found.versions[-1])
-            return found
-        found.versions.append(version)
-    found.next = versions.gave_up_at
-    return found
+        return HistoryPage()
+    read = _Versions(store, access, types, id, request, reached)
+    versions = list(islice(read.current(), request.count + 1))
+    more = len(versions) > request.count
+    versions = versions[: request.count]
+    beyond = read.position(versions[-1]) if more else read.gave_up_at
+    if request.backward:
+        versions.reverse()
+    return HistoryPage(versions, *_beside(request, [read.position(version) for version in versions], beyond))
+
+
+def _beside(request: HistoryRequest, shown: Sequence[int], beyond: int | None) -> tuple[int | None, int | None]:
+    """The positions of the pages after and before one with these, in their order. beyond: where reading it on would
+    begin, None at the end."""
+    if request.backward:
+        # Behind a page that ends where another begins is that one, also when what was on this one is gone.
+        return (shown[-1] if shown else (request.position or 0) + 1), beyond
+    if request.position is None:
+        return beyond, None
+    return beyond, (shown[0] if shown else request.position - 1)
 
 
 class _Versions:
-    """The versions that a request is about, newest first."""
+    """The versions that a request is about, newest first; backward, oldest first."""
 
     def __init__(
         self,
@@ -144,24 +162,25 @@ class _Versions:
 
     def _all(self) -> Iterator[Version]:
         streams = [self._of_type(resource_type) for resource_type in self._types]
-        return heapq.merge(*streams, key=lambda version: -self.position(version))
+        return heapq.merge(*streams, key=self.position, reverse=not self._request.backward)
 
     def _of_type(self, resource_type: str) -> Iterator[Version]:
-        before = self._request.before
+        position, upwards = self._request.position, self._request.backward
         size = min(self._request.count + 1, CHUNK)
         while True:
-            found = self._store.history(resource_type, self._id, self._filter(before), size)
+            found = self._store.history(resource_type, self._id, self._filter(position), size, oldest_first=upwards)
             yield from found
             if len(found) < size:
                 return
-            before = self.position(found[-1])
+            position = self.position(found[-1])
 
-    def _filter(self, before: int | None) -> dict:
+    def _filter(self, position: int | None) -> dict:
         query: dict = {}
         if self._sights:
             query["$and"] = [{"scope": {"$in": sorted(keys)}} for keys in self._sights]
-        if before is not None:
-            query["v" if self._id is not None else "_id"] = {"$lt": before}
+        if position is not None:
+            beyond = "$gt" if self._request.backward else "$lt"
+            query["v" if self._id is not None else "_id"] = {beyond: position}
         times: dict = {}
         if self._request.since is not None:
             times["$gte"] = self._request.since

@@ -223,13 +223,19 @@ class VersionStore:
         }
 
     def history(
-        self, resource_type: str, id: str | None, filter: dict | None = None, limit: int = 100
+        self,
+        resource_type: str,
+        id: str | None,
+        filter: dict | None = None,
+        limit: int = 100,
+        *,
+        oldest_first: bool = False,
     ) -> list[Version]:
         """Versions of one resource, or of a type when id is None, newest first."""
         query: dict = dict(filter or {})
-        order = [("_id", -1)]
+        order = [("_id" if id is None else "v", 1 if oldest_first else -1)]
         if id is not None:
-            query["id"], order = id, [("v", -1)]
+            query["id"] = id
         found = self._versions(resource_type).find(query, max_time_ms=SEARCH_TIMEOUT_MS).sort(order).limit(limit)
         return [version_of(resource_type, document) for document in found]
 

@@ -81,14 +81,23 @@ class TestAt:
         for minute in range(20):
             written(minute, "a", minute)
         at = (NOON + timedelta(minutes=25), NOON + timedelta(minutes=26))
-        found, before, pages = [], None, 0
+        found, position, pages = [], None, 0
         while True:
-            page = repository.history_page(PRACTICE, "Patient", None, HistoryRequest(10, at=at, before=before))
+            page = repository.history_page(PRACTICE, "Patient", None, HistoryRequest(10, at=at, position=position))
             found += [version.version for version in page.versions]
             pages += 1
             if page.next is None:
                 break
-            before = page.next
+            position = page.next
+        assert found == [20]
+        assert pages > 2
+        found, pages = [], 0
+        position = page.previous
+        while position is not None:
+            request = HistoryRequest(10, at=at, position=position, backward=True)
+            page = repository.history_page(PRACTICE, "Patient", None, request)
+            found += [version.version for version in page.versions]
+            position, pages = page.previous, pages + 1
         assert found == [20]
         assert pages > 2
 
@@ -134,6 +143,71 @@ class TestSystemHistory:
         assert entries(client, "/fhir/_history") == ["b/1"]
         app.config["ACCESS"] = Access("client:x", (Scope("system", "Basic", "c"),), None)
         assert_outcome(client.get("/fhir/_history"), 403, "forbidden")
+
+
+def follow(client: FlaskClient, page: dict, relation: str) -> list[dict]:
+    """The page and those that the links of this relation lead to."""
+    pages = [page]
+    while address := {link["relation"]: link["url"] for link in pages[-1]["link"]}.get(relation):
+        pages.append(client.get(address.removeprefix("http://127.0.0.1:8080")).get_json(force=True))
+    return pages
+
+
+class TestPrevious:
+    """Of a history there is a way back too. https://hl7.org/fhir/R4/http.html#paging"""
+
+    @pytest.mark.parametrize("address", ["_history", "Patient/_history", "Patient/a/_history"])
+    @pytest.mark.parametrize("query", ["", "&_since=2026-03-01T12:02:00Z", "&_at=2026-03-01"])
+    @pytest.mark.parametrize("count", [1, 2, 3, 20])
+    def test_leads_back_the_way_it_came(
+        self, client: FlaskClient, written: Callable, address: str, query: str, count: int
+    ) -> None:
+        for number in range(7):
+            written(number, "a", number)
+            written(number, "b", number)
+        forward = follow(client, client.get(f"/fhir/{address}?_count={count}{query}").get_json(force=True), "next")
+        backward = follow(client, forward[-1], "previous")
+        assert [page["entry"] for page in backward] == [page["entry"] for page in reversed(forward)]
+        again = follow(client, backward[-1], "next")
+        assert [page["entry"] for page in again] == [page["entry"] for page in forward]
+        assert len(forward) > 1 or count == 20
+        assert "previous" not in {link["relation"] for link in forward[0]["link"]}
+        assert "previous" not in {link["relation"] for link in backward[-1]["link"]}
+
+    @pytest.mark.parametrize("address", ["_history", "Patient/_history", "Patient/a/_history"])
+    def test_leads_to_what_was_written_meanwhile(self, client: FlaskClient, written: Callable, address: str) -> None:
+        for number in range(4):
+            written(number, "a", number)
+        second = follow(client, client.get(f"/fhir/{address}?_count=2").get_json(force=True), "next")[1]
+        written(30, "a", 30)
+        back = follow(client, second, "previous")
+        etags = [entry["response"]["etag"] for page in reversed(back) for entry in page["entry"]]
+        assert etags == [f'W/"{number}"' for number in (5, 4, 3, 2, 1)]
+
+    def test_is_there_where_the_entries_of_a_page_are_gone(
+        self, client: FlaskClient, repository: Repository, written: Callable
+    ) -> None:
+        written(0, "a", 0)
+        written(1, "b", 0)
+        written(2, "b", 1)
+        first = client.get("/fhir/Patient/_history?_count=2").get_json(force=True)
+        repository.store.expunge("Patient", "a", 1, guards=False)
+        empty = follow(client, first, "next")[1]
+        assert "entry" not in empty
+        assert follow(client, empty, "previous")[1]["entry"] == first["entry"]
+        repository.store.expunge("Patient", "b", 2, guards=False)
+        nothing = follow(client, empty, "previous")[1]
+        assert "entry" not in nothing
+        assert follow(client, nothing, "next")[1:] != []
+
+    def test_shows_only_what_the_caller_may_see(self, app: Flask, client: FlaskClient, written: Callable) -> None:
+        for number in range(4):
+            written(number, "a", number)
+        second = follow(client, client.get("/fhir/Patient/_history?_count=2").get_json(force=True), "next")[1]
+        app.config["ACCESS"] = an_office("o1")
+        (address,) = [link["url"] for link in second["link"] if link["relation"] == "previous"]
+        answer = client.get(address.removeprefix("http://127.0.0.1:8080")).get_json(force=True)
+        assert "entry" not in answer
 
 
 @pytest.mark.parametrize("address", ["_history", "Patient/_history", "Patient/a/_history"])
