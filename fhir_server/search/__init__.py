@@ -92,7 +92,8 @@ def _page(request: Request, planner: Planner, conditions: list[Condition]) -> Pa
     there is more."""
     position, limit = request.position, request.count + 1
     if isinstance(request.order, Sorting):
-        return planner.sorted_page(request.resource_type, conditions, request.order, position, limit)
+        sorting = request.order.turned if request.backward else request.order
+        return planner.sorted_page(request.resource_type, conditions, sorting, position, limit)
     page = Page()
     parts = request.order.parts(conditions)
     for part in [one.turned for one in reversed(parts)] if request.backward else parts:

@@ -12,7 +12,6 @@ from fhir_server.index import Indexer
 from fhir_server.paging import Mark, Seal, audience_of
 from fhir_server.search.order import parse_position, position_of, written
 from fhir_server.search.request import Request
-from fhir_server.search.sorting import Sorting
 from fhir_server.store import Page
 from fhir_server.version import Version
 
@@ -64,8 +63,8 @@ class Pages:
 
     def previous(self, matches: Matches, indexer: Indexer, total: int | None) -> str | None:
         """The query of the page before these matches: the last one, where they are gone meanwhile."""
-        if not matches.before or isinstance(self._request.order, Sorting):
-            return None  # an order that no index has is not read backwards
+        if not matches.before:
+            return None
         return self._beside(matches.versions[0] if matches.versions else None, indexer, True, total)
 
     def next(self, matches: Matches, indexer: Indexer, total: int | None) -> str | None:

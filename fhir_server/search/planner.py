@@ -101,7 +101,8 @@ class Planner:
                 raise TooCostly(f"more than {MAX_SORTED} resources would have to be put in order; narrow the search")
             order = Order(first.code, first.direction)
             part = order.parts()[0]
-            conditions += self._reach(resource_type, conditions, order, position, limit)
+            reach = self._reach_back if sorting.backward else self._reach
+            conditions += reach(resource_type, conditions, order, position, limit)
             index = part.index if self._sight.has_index(resource_type, part.index) else KEYS
             if not self._sight.up_to(resource_type, conditions, MAX_SORTED, index):
                 raise TooCostly(f"more than {MAX_SORTED} resources come at the same place of the order")
@@ -124,6 +125,24 @@ class Planner:
             last = position_of(order, following[-1], Indexer(self._base_url)).value
             return [Condition({part.field: {f"{down}e": last} | ({f"{up}e": after} if position else {})})]
         return [Condition({"$or": [{part.field: {f"{up}e": after}}, without]})] if position else []
+
+    def _reach_back(
+        self, resource_type: str, conditions: Sequence[Condition], order: Order, position: Position | None, limit: int
+    ) -> list[Condition]:
+        """The same for a page read backwards: to that of so many matches before, from that of the first match or from
+        the end, where those without a value are."""
+        part = order.parts()[0].turned
+        up, down = ("$gt", "$lt") if part.direction > 0 else ("$lt", "$gt")
+        before = position.value[0] if position else None
+        beyond = [Condition({part.field: {up: before}})] if before is not None else []
+        preceding = self.page(resource_type, conditions, part, beyond, limit).versions
+        ends = {f"{down}e": position_of(order, preceding[-1], Indexer(self._base_url)).value} if preceding else {}
+        if before is not None:
+            return [Condition({part.field: {f"{up}e": before} | (ends if len(preceding) == limit else {})})]
+        without = {part.field: {"$exists": False}}
+        if len(preceding) == limit:
+            return [Condition({"$or": [{part.field: ends}, without]})]
+        return []
 
     def walk(self, resource_type: str, conditions: Sequence[Condition], part: Part) -> Iterator[Version]:
         """All matches in the order of the part, by the same choice of index."""

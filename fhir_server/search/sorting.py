@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -84,9 +84,18 @@ class SortRule:
 
 @dataclass(frozen=True, slots=True)
 class Sorting:
-    """An order by several rules; of matches with the same values, by creation as the last rule goes."""
+    """An order by several rules; of matches with the same values, by creation as the last rule goes.
+
+    backward: the same order, read from its end.
+    """
 
     rules: tuple[SortRule, ...]
+    backward: bool = False
+
+    @property
+    def turned(self) -> "Sorting":
+        """The same matches, the last one first."""
+        return replace(self, backward=not self.backward)
 
     @property
     def stages(self) -> list[dict]:
@@ -98,7 +107,8 @@ class Sorting:
     @property
     def sort(self) -> list[tuple[str, int]]:
         order = [pair for at, rule in enumerate(self.rules) for pair in ((f"sm{at}", 1), (f"sv{at}", rule.direction))]
-        return [*order, ("n", self.rules[-1].direction)]
+        turn = -1 if self.backward else 1
+        return [(name, turn * direction) for name, direction in (*order, ("n", self.rules[-1].direction))]
 
     def behind(self, values: Sequence[Any], n: int) -> dict:
         """What the matches behind a position meet, in the fields that are reckoned."""
@@ -106,12 +116,19 @@ class Sorting:
         cases: list[dict] = []
         for at, (rule, value) in enumerate(zip(self.rules, values, strict=True)):
             if value is None:
+                if self.backward:  # before those without a value come all that have one
+                    cases.append({**equal, f"sm{at}": 0})
                 equal[f"sm{at}"] = 1
                 continue
-            beyond = "$gt" if rule.direction > 0 else "$lt"
-            cases.append({**equal, "$or": [{f"sm{at}": 1}, {f"sv{at}": {beyond: value}}]})
+            following = [{f"sv{at}": {self._beyond(rule): value}}]
+            if not self.backward:
+                following.append({f"sm{at}": 1})
+            cases.append({**equal, "$or": following})
             equal[f"sv{at}"] = value
-        return {"$or": [*cases, {**equal, "n": {"$gt" if self.rules[-1].direction > 0 else "$lt": n}}]}
+        return {"$or": [*cases, {**equal, "n": {self._beyond(self.rules[-1]): n}}]}
+
+    def _beyond(self, rule: SortRule) -> str:
+        return "$gt" if (rule.direction > 0) != self.backward else "$lt"
 
     def values_of(self, version: Version, indexer: Indexer) -> tuple[Any, ...]:
         """The values by which this version was put in order."""

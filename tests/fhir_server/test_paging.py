@@ -49,7 +49,18 @@ def patients(client: FlaskClient) -> list[str]:
 
 class TestLinks:
     @pytest.mark.parametrize(
-        "query", ["", "&_sort=birthdate", "&_sort=-birthdate", "&_sort=-_lastUpdated", "&_sort=_id", "&active=true"]
+        "query",
+        [
+            "",
+            "&_sort=birthdate",
+            "&_sort=-birthdate",
+            "&_sort=-_lastUpdated",
+            "&_sort=_id",
+            "&active=true",
+            "&_sort=family",
+            "&_sort=active,-birthdate",
+            "&_sort=-birthdate,_id",
+        ],
     )
     @pytest.mark.parametrize("count", [1, 2, 3, 8])
     def test_lead_back_the_way_they_came(

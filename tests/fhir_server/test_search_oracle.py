@@ -518,6 +518,18 @@ def all_pages(repository: Repository, access: Access, type: str, query: list[tup
     raise AssertionError(f"paging does not end: {type}?{urlencode(query)} {parameters[-1]}")
 
 
+def pages_back(repository: Repository, access: Access, type: str, query: list[tuple[str, str]]) -> list[Resource]:
+    """All matches, the last page first, but in the order of the search."""
+    result = repository.search(access, type, query, strict=True)
+    while result.next is not None:
+        result = repository.search(access, type, result.next, strict=True)
+    found = [version.resource() for version in result.matches]
+    while result.previous is not None:
+        result = repository.search(access, type, result.previous, strict=True)
+        found[:0] = [version.resource() for version in result.matches]
+    return found
+
+
 def generated(salt: int, searches: int) -> Iterator[tuple[str, Maker, str, list[tuple[str, str]]]]:
     """(what to print when it fails, maker, type, criteria) of so many searches."""
     for number in range(searches):
@@ -591,6 +603,8 @@ def test_sorts_by_id_time_and_dates_with_those_without_one_last(
         query = [*criteria, ("_sort", ("-" if downwards else "") + code), ("_count", str(maker.pick((1, 2, 50))))]
         found = ids(all_pages(filled, PRACTICE, type, query))
         assert found == ids(valued + valueless), f"{what} -> {type}?{urlencode(query)}"
+        if maker.maybe(0.3):
+            assert ids(pages_back(filled, PRACTICE, type, query)) == found, f"back: {what} -> {urlencode(query)}"
 
 
 @pytest.mark.parametrize("searches", [SEARCHES, pytest.param(MANY, marks=pytest.mark.slow)])
@@ -623,6 +637,11 @@ def test_sorts_by_several_parameters_of_any_kind(
             continue
         assert found == ids(expected), f"{what} -> {type}?{urlencode(query)}"
         answered += 1
+        if maker.maybe(0.3):
+            try:
+                assert ids(pages_back(filled, PRACTICE, type, query)) == found, f"back: {what} -> {urlencode(query)}"
+            except TooCostly:
+                assert many == 1
     assert answered > searches / 40
 
 
