@@ -120,7 +120,7 @@ class Sorting:
                     cases.append({**equal, f"sm{at}": 0})
                 equal[f"sm{at}"] = 1
                 continue
-            following = [{f"sv{at}": {self._beyond(rule): value}}]
+            following: list[dict] = [{f"sv{at}": {self._beyond(rule): value}}]
             if not self.backward:
                 following.append({f"sm{at}": 1})
             cases.append({**equal, "$or": following})
