@@ -200,12 +200,13 @@ def main() -> None:
     arguments.add_argument("sizes", nargs="*", type=int, default=[10_000, 100_000])
     arguments.add_argument("--folder", type=Path, help="for the database; kept, and used again as it is")
     arguments.add_argument("--cache-gb", type=float, default=1.0)
+    arguments.add_argument("--only", default="", help="kinds of searches that have this in their name")
     arguments.add_argument("--svg", type=Path, help="where the picture goes")
     options = arguments.parse_args()
     figures: dict[str, dict[int, Cost]] = {}
     with database_of_its_own(options.folder, options.cache_gb) as (client, process):
         for size in options.sizes:
-            for name, cost in measure(client[f"practice_{size}"], size, process).items():
+            for name, cost in measure(client[f"practice_{size}"], size, process, options.only).items():
                 figures.setdefault(name, {})[size] = cost
     show_goals(figures)
     if options.svg:
@@ -227,8 +228,8 @@ def database_of_its_own(folder: Path | None, cache_gb: float) -> Iterator[tuple[
             process.wait()
 
 
-def measure(database: Database, size: int, process: int) -> dict[str, Cost]:
-    """Print and return what searches cost, by the name of the case."""
+def measure(database: Database, size: int, process: int, only: str) -> dict[str, Cost]:
+    """Print and return what searches cost, by the name of the case. only: what these names have in them."""
     loaded = time.monotonic()
     if f"{PREFIX}DiagnosticReport" not in database.list_collection_names():
         radiology.load(database, size)
@@ -242,7 +243,7 @@ def measure(database: Database, size: int, process: int) -> dict[str, Cost]:
     print(f"{'':<44}" + "".join(f"{head:>11}" for head in heads))
     by_id = timed(lambda: list(database[f"{PREFIX}Patient"].find({"id": f"p{chosen.randrange(100)}"})), 300)
     show("MongoDB: find one by id", by_id)
-    for case in cases(int(size * radiology.SHARES["Patient"])):
+    for case in [one for one in cases(int(size * radiology.SHARES["Patient"])) if only in one.name]:
 
         def search(case: Case = case) -> None:
             query = parse_qsl(case.query(chosen), keep_blank_values=True)
@@ -250,7 +251,7 @@ def measure(database: Database, size: int, process: int) -> dict[str, Cost]:
 
         found[case.name] = costed(search, case.repeats, database, process)
         show(case.name, found[case.name])
-    for name, cost in totals_of(repository, database).items():
+    for name, cost in ({} if only else totals_of(repository, database)).items():
         found[name] = cost
         show(name, cost)
     return found
@@ -283,7 +284,7 @@ def show_goals(figures: dict[str, dict[int, Cost]]) -> None:
     """What there is a goal for, of the largest store: `figure/goal`, and ! where it is missed."""
     print(f"\n{'goals, figure/goal':<44}" + "".join(f"{head:>13}" for head in ("p50", "p99", "p99/p50", "growth")))
     for case in cases(1):
-        if case.goal is None:
+        if case.goal is None or case.name not in figures:
             continue
         costs = figures[case.name]
         first, last = costs[min(costs)], costs[max(costs)]

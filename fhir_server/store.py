@@ -261,7 +261,8 @@ class VersionStore:
         hint: str | None = None,
     ) -> list[Version]:
         """Current versions that match, in order. `hint` names an index."""
-        return list(self._in_order(resource_type, filter, sort, limit, hint))
+        found = self._find(resource_type, filter, hint).sort(sort).limit(limit)
+        return [version_of(resource_type, document) for document in found]
 
     def bounded_page(
         self,
@@ -272,20 +273,7 @@ class VersionStore:
         hint: str | None = None,
     ) -> Page:
         """As `page`, but no more than can be in memory at once."""
-        page, size = Page(), 0
-        for version in self._in_order(resource_type, filter, sort, limit, hint):
-            size += len(version.body or b"")
-            if page.versions and size > MAX_PAGE_BYTES:
-                page.cut = True
-                break
-            page.versions.append(version)
-        return page
-
-    def _in_order(
-        self, resource_type: str, filter: dict, sort: list[tuple[str, int]], limit: int, hint: str | None
-    ) -> Iterator[Version]:
-        for document in self._find(resource_type, filter, hint).sort(sort).limit(limit):
-            yield version_of(resource_type, document)
+        return _bounded(resource_type, self._find(resource_type, filter, hint).sort(sort).limit(limit))
 
     def reckoned_page(
         self, resource_type: str, filter: dict, stages: list[dict], limit: int, hint: str | None = None
@@ -390,7 +378,7 @@ class VersionStore:
             self._broad.remember(asked, limit)
         return counted
 
-    def fills(
+    def walked_page(
         self,
         resource_type: str,
         bounds: dict,
@@ -399,16 +387,16 @@ class VersionStore:
         limit: int,
         walked: int,
         hint: str,
-    ) -> bool:
-        """Whether `limit` match among the first `walked` within the bounds; False also when that cannot be told in
-        PROBE_MS."""
+    ) -> Page | None:
+        """As `bounded_page`, by looking at no more than the first `walked` within the bounds; None where these do not
+        fill it, also when that cannot be told in PROBE_MS."""
         first: list[dict] = [{"$match": bounds}, {"$sort": dict(sort)}, {"$limit": walked}]
-        pipeline = [*first, {"$match": filter}, {"$limit": limit}, {"$count": "n"}]
+        pipeline = [*first, {"$match": filter}, {"$limit": limit}]
         try:
-            counted = list(self._aggregate(resource_type, pipeline, hint, PROBE_MS))
+            page = _bounded(resource_type, self._aggregate(resource_type, pipeline, hint, PROBE_MS))
         except ExecutionTimeout:
-            return False
-        return bool(counted) and counted[0]["n"] == limit
+            return None
+        return page if page.cut or len(page.versions) == limit else None
 
     def matching(self, documents: list[dict], filter: dict) -> set[int]:
         """The places of those of the documents, which need not be stored, that meet the filter."""
@@ -631,6 +619,19 @@ class VersionStore:
             for code in self._sort_parameters.get(resource_type, ())
         ]
         return indexes
+
+
+def _bounded(resource_type: str, documents: Iterable[Mapping[str, Any]]) -> Page:
+    """As many of the versions as should be in memory at once."""
+    page, size = Page(), 0
+    for document in documents:
+        version = version_of(resource_type, document)
+        size += len(version.body or b"")
+        if page.versions and size > MAX_PAGE_BYTES:
+            page.cut = True
+            break
+        page.versions.append(version)
+    return page
 
 
 def _by_type(references: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

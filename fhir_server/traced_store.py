@@ -60,9 +60,12 @@ class TracedStore(VersionStore):
         with self._for("probe"):
             return super().count_up_to(*arguments, **named)
 
-    def fills(self, *arguments: Any, **named: Any) -> bool:
-        with self._for("probe"):
-            return super().fills(*arguments, **named)
+    def walked_page(self, *arguments: Any, **named: Any) -> Page | None:
+        with self._for("matches"):
+            found = super().walked_page(*arguments, **named)
+        if found is None:  # it told no more than that there are few
+            self.queries[-1].purpose = "probe"
+        return found
 
     def count(
         self,
@@ -127,7 +130,7 @@ def _cost(plan: Mapping[str, Any]) -> Cost:
         tuple(dict.fromkeys(stage["indexName"] for stage in stages if "indexName" in stage)),
         sum(one["totalKeysExamined"] for one in found),
         sum(one["totalDocsExamined"] for one in found),
-        sum(one["nReturned"] for one in found),
+        int(plan["stages"][-1]["nReturned"]) if "stages" in plan else sum(one["nReturned"] for one in found),
         sum(one["executionTimeMillis"] for one in found),
     )
 

@@ -10,7 +10,7 @@ import conformance
 from fhir_server.errors import BadRequest
 from fhir_server.index import Indexer, Rule, rules
 from fhir_server.search.condition import condition
-from fhir_server.search.driver import index_for, index_of
+from fhir_server.search.driver import index_for, index_of, page_of
 from fhir_server.search.filter import Meet, filtered
 from fhir_server.search.listed import listed
 from fhir_server.search.order import Order, Part, Position, position_of, sortable
@@ -79,8 +79,7 @@ class Planner:
         """Matches of the part, in its order. behind: where they begin."""
         bounds = [*part.conditions, *behind]
         met = [*conditions, *bounds]
-        index = index_for(self._sight, resource_type, met, part, bounds, limit)
-        return self._sight.page(resource_type, met, part.sort, limit, index)
+        return page_of(self._sight, resource_type, met, part, bounds, limit)
 
     def sorted_page(
         self,

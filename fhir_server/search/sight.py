@@ -141,7 +141,7 @@ class Sight:
         filter = {"$and": [current, *(one.filter for one in conditions)]}
         return self._store.count_up_to(resource_type, filter, limit, index)
 
-    def fills(
+    def walked_page(
         self,
         resource_type: str,
         bounds: Sequence[Condition],
@@ -150,12 +150,13 @@ class Sight:
         limit: int,
         walked: int,
         index: str,
-    ) -> bool:
-        """Whether `limit` matches are among the first that meet the bounds, of which no more than `walked` are looked
-        at. As `count_up_to`, it is never part of an answer."""
+    ) -> Page | None:
+        """As `page`, by looking at no more than the first `walked` that meet the bounds; None where these do not fill
+        it."""
+        require_searchable(resource_type)
         within = [one.filter for one in bounds]
         begin = self._filter(resource_type, bounds, index) if index == KEYS else {"$and": within} if within else {}
-        return self._store.fills(
+        return self._store.walked_page(
             resource_type, begin, self._filter(resource_type, conditions, index), sort, limit, walked, index
         )
 

@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from pymongo.monitoring import CommandListener
 
 from bench import radiology
+from fhir_server import store
 from fhir_server.access import Access, Scope
 from fhir_server.repository import Repository
 from fhir_server.store import VersionStore
@@ -76,6 +77,12 @@ class RoundTrips(CommandListener):
 @pytest.fixture(scope="module")
 def trips() -> RoundTrips:
     return RoundTrips()
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe that takes long on a busy machine is given up, and another way is gone than is looked at here."""
+    monkeypatch.setattr(store, "PROBE_MS", 10_000)
 
 
 @pytest.fixture(scope="module")
