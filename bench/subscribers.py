@@ -23,12 +23,14 @@ CONNECTING = 50  # websockets that are opened at once
 
 @dataclass(slots=True)
 class Arrivals:
-    """When each focus first arrived; when an endpoint that hangs was called; websockets that were told of all."""
+    """When each focus first arrived; when an endpoint that hangs was called; websockets that were told of all; what
+    receiving has taken of a core."""
 
     at: dict[str, float] = field(default_factory=dict)
     hung: int = 0
     bound: int = 0
     closed: int = 0
+    cpu_s: float = 0.0
 
     def take(self, text: bytes | str) -> bool:
         """Note the events of a notification; whether it was a handshake."""
@@ -65,6 +67,10 @@ class Subscribers:
     def arrivals(self) -> Arrivals:
         """What has arrived until now."""
         return self._ask("report")
+
+    def cpu_s(self) -> float:
+        """Seconds of a core that the process has had."""
+        return self._ask("report").cpu_s
 
     def forget(self) -> None:
         """Close the websockets, and note anew."""
@@ -121,7 +127,7 @@ class _Process:
             self._pipe.send(answer)
 
     async def _report(self) -> None:
-        """Nothing but the answer."""
+        self._arrivals.cpu_s = time.process_time()
 
     async def _hang(self, on: bool) -> None:
         self._hanging = on
@@ -148,20 +154,21 @@ class _Process:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            head = await reader.readuntil(b"\r\n\r\n")
-            path = head.split(b" ", 2)[1].decode()
-            length = next(
-                int(line.partition(b":")[2])
-                for line in head.split(b"\r\n")
-                if line.lower().startswith(b"content-length:")
-            )
-            body = await reader.readexactly(length)
-            if self._hanging and path.startswith(HANGING):
-                self._arrivals.hung += 1
-                await reader.read()  # until the caller is tired of it
-            else:
+            while True:  # the connection is kept, as HTTP/1.1 has it
+                head = await reader.readuntil(b"\r\n\r\n")
+                path = head.split(b" ", 2)[1].decode()
+                length = next(
+                    int(line.partition(b":")[2])
+                    for line in head.split(b"\r\n")
+                    if line.lower().startswith(b"content-length:")
+                )
+                body = await reader.readexactly(length)
+                if self._hanging and path.startswith(HANGING):
+                    self._arrivals.hung += 1
+                    await reader.read()  # until the caller is tired of it
+                    return
                 self._arrivals.take(body)
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
                 await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
             pass  # the caller is gone

@@ -68,6 +68,7 @@ class Bench:
         self.serial = itertools.count()
         self._turn = itertools.count()
         self.late_s = 0.0  # the writers of the last figures
+        self._before: dict[str, float] = {}
 
     def close(self) -> None:
         self.parts.close()
@@ -102,6 +103,7 @@ class Bench:
         together = max(1, round(rate / 100))  # in one commit, so that the writers leave the cores to the server
         committed: dict[str, float] = {}
         count = int(rate * seconds / together)
+        self._before = self._spent()
         begin = time.monotonic() + 0.2
 
         def commit(turn: int) -> None:
@@ -120,6 +122,16 @@ class Bench:
         """Milliseconds from each commit to its receipt, once all have arrived."""
         arrived = wait_for("all events arrive", lambda: self._arrived(committed), timeout_s=ARRIVE_S)
         return [max(0.0, (arrived[id] - at) * 1000) for id, at in committed.items()]
+
+    def costs(self, events: int) -> str:
+        """What each event of the last figures took of a core, by process."""
+        now = self._spent()
+        told = (f"{name} {(now[name] - self._before[name]) * 1000 / events:.2f}" for name in now)
+        return "ms of a core for each: " + ", ".join(told)
+
+    def _spent(self) -> dict[str, float]:
+        server = {name: _cpu_s(self.settings, name) for name in ("worker", "live", "mongod")}
+        return server | {"writers": time.process_time(), "receivers": self.receivers.cpu_s()}
 
     def _arrived(self, committed: dict[str, float]) -> dict[str, float] | None:
         at = self.receivers.arrivals().at
@@ -148,6 +160,7 @@ def receipt(bench: Bench, options: argparse.Namespace) -> None:
         for name, keys in (("rest-hook", hooks), ("websocket", sockets)):
             times = bench.latencies(bench.write(keys, rate, options.seconds))
             show(f"{name}, {rate} events/s", times, f"writers {max(0.0, bench.late_s):.1f} s late")
+            print(f"    {bench.costs(len(times))}")
 
 
 def hanging(bench: Bench, options: argparse.Namespace) -> None:
@@ -168,6 +181,7 @@ def hanging(bench: Bench, options: argparse.Namespace) -> None:
         times = bench.latencies(told)
         figures.append(quantile(times, 99))
         show(name, times, f"p99 {figures[-1] / figures[0]:.2f} of that in health")
+        print(f"    {bench.costs(len(committed))}")
     print(f"  {bench.receivers.arrivals().hung} calls hung")
 
 
@@ -215,7 +229,9 @@ def sockets(bench: Bench, options: argparse.Namespace) -> None:
     cpu_s = _cpu_s(bench.settings, "live")
     time.sleep(options.seconds)
     print(f"  in silence it takes {(_cpu_s(bench.settings, 'live') - cpu_s) / options.seconds:.0%} of a core")
-    show("100 events/s", bench.latencies(bench.write(keys, 100, options.seconds)))
+    times = bench.latencies(bench.write(keys, 100, options.seconds))
+    show("100 events/s", times)
+    print(f"    {bench.costs(len(times))}")
 
 
 FIGURES = {"receipt": receipt, "hanging": hanging, "matching": matching, "sockets": sockets}

@@ -135,6 +135,17 @@ class VersionStore:
         document = self._versions(resource_type).find_one({"id": id, "v": version})
         return version_of(resource_type, document) if document else None
 
+    def versions_many(self, references: Iterable[tuple[str, str, int]]) -> list[Version]:
+        """These versions, by (type, id, number of the version), in no order; missing ones left out."""
+        by_type: dict[str, list[dict]] = {}
+        for resource_type, id, number in references:
+            by_type.setdefault(resource_type, []).append({"id": id, "v": number})
+        return [
+            version_of(resource_type, document)
+            for resource_type, wanted in by_type.items()
+            for document in self._versions(resource_type).find({"$or": wanted})
+        ]
+
     def created_as(self, resource_type: str, created: int) -> Version | None:
         """The current (not deleted) version of the resource with this number of creation, `Version.created`."""
         document = self._versions(resource_type).find_one({"keys": "*", "n": created})

@@ -27,7 +27,7 @@ from referral.admission import ADMISSIONS
 from referral.context import Practice
 from referral.messages import referral_number
 from referral.policy import Policy
-from smart_auth.access import access_of_subject
+from smart_auth.access import access_of_subject, accesses_of_subjects
 from smart_auth.new_password import Mail
 from smart_auth.outside.servers import EHR, Server, Servers, read_servers
 from smart_auth.service import AuthService
@@ -128,6 +128,7 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
             smtp=smtp_of(settings),
             fax=fax_of(settings),
             keep=timedelta(days=settings.event_retention_days),
+            accesses_of=lambda subjects: accesses_of_subjects(auth.store, subjects),
         ),
         imaging=create_imaging(database, repository, settings),
         bulk=create_bulk(database, repository, settings.data_path / "bulk", settings.max_body_mb * 2**20),

@@ -8,7 +8,7 @@ a deactivation that was acknowledged holds.
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -125,6 +125,10 @@ class AuthStore:
         document = self._users.find_one({"_id": name})
         return _user(document) if document else None
 
+    def users_of(self, names: Collection[str]) -> list[User]:
+        """Those of these names that there are."""
+        return [_user(document) for document in self._users.find({"_id": {"$in": list(names)}})] if names else []
+
     def users(self) -> list[User]:
         return [_user(document) for document in self._users.find().sort("_id", 1)]
 
@@ -151,6 +155,10 @@ class AuthStore:
     def client(self, client_id: str) -> Client | None:
         document = self._clients.find_one({"_id": client_id})
         return _client(document) if document else None
+
+    def clients_of(self, ids: Collection[str]) -> list[Client]:
+        """Those of these ids that there are."""
+        return [_client(document) for document in self._clients.find({"_id": {"$in": list(ids)}})] if ids else []
 
     def clients(self) -> list[Client]:
         return [_client(document) for document in self._clients.find().sort("_id", 1)]

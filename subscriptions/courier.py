@@ -3,34 +3,44 @@
 The Subscription is read anew for each sending, so what its owner or an administrator changed counts at once.
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
-from conformance import Topic
 from fhir_server import fhir_json, fhir_xml
 from fhir_server.audit.trail import NotAudited
-from fhir_server.errors import Gone, NotFound, Unprocessable
 from fhir_server.formats import FHIR_XML
 from fhir_server.repository import Repository
 from fhir_server.version import Version
 from subscriptions import notification
 from subscriptions.account import Account
 from subscriptions.addresses import Addresses, AddressRefused
-from subscriptions.definition import EMAIL, EMPTY, FAX, REST_HOOK, WEBSOCKET, SubscriptionDefinition, parse
+from subscriptions.calling import Callers
+from subscriptions.definition import EMAIL, EMPTY, FAX, REST_HOOK, WEBSOCKET, SubscriptionDefinition
 from subscriptions.fax import FaxSender, FaxUnavailable
 from subscriptions.mail import Mailer, MailUnavailable, address_of
-from subscriptions.notification import EVENT, HANDSHAKE, HEARTBEAT, About, Notified, fitting
+from subscriptions.notification import EVENT, HANDSHAKE, HEARTBEAT, About, Notified
 from subscriptions.outgoing import EndpointUnavailable, Outgoing, OutgoingRefused, below
+from subscriptions.reading import Case, Reading, Unreadable, Want
 from subscriptions.rights import Rights, RightsLost
-from subscriptions.status import SERVER, set_status
-from subscriptions.store import State, SubscriptionStore
+from subscriptions.status import set_status
+from subscriptions.store import Failed, Sent, State, SubscriptionStore
+from subscriptions.together import Together
 
 LEASE_S = 10.0  # so long a Subscription waits for a worker that was killed; a living one renews its leases
-FRESH_S = 2.0  # a lease taken so recently is still ours
+ASIDE = 16  # threads for what is rare and waits for MongoDB: handshakes, and whatever changes a Subscription
+SLOW = 16  # threads for mail and fax
 FAX_LOOK_S = 5.0  # a gateway takes a minute or so for a page
 GONE = 410  # an endpoint's way to say that it wants no more
+WANTING = ("requested", "active")
+
+T = TypeVar("T")
+Question = TypeVar("Question")
+Reply = TypeVar("Reply")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,39 +63,41 @@ class _Failed(Exception):
 
 
 class _TakenOver(Exception):
-    """This worker was away longer than its lease, and another one has the Subscription now."""
+    """This worker was away longer than its lease, and another one has or had the Subscription since."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """A Subscription as it is now, with how far it is. claimed: when its lease was taken, by time.monotonic()."""
+    """A Subscription as it is now, leased to us, with how far it is."""
 
     version: Version
     definition: SubscriptionDefinition
     state: State
-    claimed: float
 
 
 @dataclass(frozen=True, slots=True)
 class Next:
     """How a turn ended. again: there may be more to do at once; delay_s: come again after so many seconds although
-    nothing new happens; failing: the endpoint did not take the last sending; released: the lease is given back."""
+    nothing new happens; failing: the endpoint did not take the last sending."""
 
     again: bool = False
     delay_s: float | None = None
     failing: bool = False
-    released: bool = False
 
 
 class Courier:
-    """Delivers for rest-hook and mail, and activates websockets. Thread safe; one turn at a time per Subscription
-    among all couriers on the same database."""
+    """Delivers for rest-hook, mail and fax, and activates websockets. For one event loop; one turn at a time per
+    Subscription among all couriers on the same database.
+
+    What the turns that are under way ask of the store is asked together. A lease is kept while there is something to
+    send and runs out by itself after that, so a Subscription with many events is not leased anew for each.
+    """
 
     def __init__(
         self,
         store: SubscriptionStore,
         repository: Repository,
-        topics: Mapping[str, Topic],
+        reading: Reading,
         rights: Rights,
         outgoing: Outgoing,
         mailer: Mailer,
@@ -98,7 +110,7 @@ class Courier:
     ) -> None:
         self._store = store
         self._repository = repository
-        self._topics = topics
+        self._reading = reading
         self._rights = rights
         self._outgoing = outgoing
         self._mailer = mailer
@@ -108,85 +120,120 @@ class Courier:
         self._holder = holder
         self._policy = policy
         self._account = account
+        self._cases = Together("delivery-cases", self._open)
+        self._telling = Together("delivery-events", reading.told)
+        self._notes = Together("delivery-notes", self._note)
+        self._held: dict[str, float] = {}  # Subscription -> when we leased it, by time.monotonic()
 
-    def turn(self, id: str, stopping: Callable[[], bool]) -> Next:
+    def begin(self) -> None:
+        """To be called in the event loop, before the first turn there."""
+        # Those who fail have lookers-up of their own: a name server that is silent may be theirs.
+        self._callers = {False: Callers(self._outgoing), True: Callers(self._outgoing)}
+        self._aside = ThreadPoolExecutor(ASIDE, "delivery-aside")
+        self._slow = ThreadPoolExecutor(SLOW, "mail-and-fax")
+
+    def end(self) -> None:
+        """To be called after the last turn: others may have our Subscriptions at once."""
+        for callers in self._callers.values():
+            callers.close()
+        self._aside.shutdown()
+        self._slow.shutdown()
+        self._store.release(self._holder)
+        self._held.clear()
+
+    async def turn(self, id: str, stopping: Callable[[], bool]) -> Next:
         """Do all there is to do, unless another worker is at it. What comes to be done meanwhile wakes its caller."""
         step = Next(again=True)
-        try:
-            while step.again and not stopping():
-                case = self._case(id)
-                if case is None:
-                    return Next()
-                step = self._step(case)
-            return step
-        finally:
-            if not step.released:
-                self._store.release(id, self._holder)
+        while step.again and not stopping():
+            found = await self._ask(self._cases, id)
+            if found is None:
+                return Next()
+            if isinstance(found, Unreadable):
+                await self._set_status(found.version, "error", f"no longer deliverable: {found.why}")
+                return Next()
+            step = await self._step(found)
+        return step
 
     def renew(self, ids: Iterable[str]) -> None:
         """Lengthen the leases of turns under way; to be called more often than every LEASE_S."""
         self._store.renew(ids, self._holder, datetime.now(UTC), LEASE_S)
 
-    def _claim(self, id: str) -> State | None:
+    # Together for many
+
+    def _open(self, ids: Sequence[str]) -> list[_Case | Unreadable | None]:
+        """The Subscriptions, leased; None for one that another worker has, or that wants no deliveries."""
+        now = time.monotonic()
         # Leases and retries run on the machine's clock, whatever the practice's time is.
-        return self._store.claim(id, self._holder, datetime.now(UTC), LEASE_S)
+        unsure = [id for id in ids if self._age_s(id) > LEASE_S / 2]
+        if unsure:
+            self._store.claim(unsure, self._holder, datetime.now(UTC), LEASE_S)
+        states = {state.id: state for state in self._store.states(ids, self._holder)}
+        for id in unsure:
+            if id in states:
+                self._held[id] = now
+            else:
+                self._held.pop(id, None)
+        cases = self._reading.of(states, states)
+        return [_wanting(cases.get(id)) for id in ids]
 
-    def _case(self, id: str) -> _Case | None:
-        """The Subscription, its lease taken; None when another worker has it, or when it wants no deliveries."""
-        claimed = time.monotonic()
-        state = self._claim(id)
-        if state is None:
-            return None
-        try:
-            version = self._repository.read(SERVER, "Subscription", id)
-        except (NotFound, Gone):
-            return None
-        subscription = version.resource()
-        if subscription.get("status") not in ("requested", "active"):
-            return None
-        try:
-            definition = parse(subscription, self._topics, self._repository.base_url)
-        except Unprocessable as fault:
-            self._set_status(version, "error", f"no longer deliverable: {fault.diagnostics}")
-            return None
-        return _Case(version, definition, state, claimed)
+    def _note(self, outcomes: Sequence[Sent | Failed]) -> list[None]:
+        now = time.monotonic()
+        complete = self._store.note(outcomes, self._holder, datetime.now(UTC), LEASE_S)
+        for outcome in outcomes:
+            if complete and isinstance(outcome, Sent):
+                self._held[outcome.id] = now
+            else:
+                self._held.pop(outcome.id, None)
+        return [None] * len(outcomes)
 
-    def _step(self, case: _Case) -> Next:
+    def _age_s(self, id: str) -> float:
+        """Seconds since we leased it, infinite where we have not."""
+        return time.monotonic() - self._held.get(id, float("-inf"))
+
+    async def _ask(self, together: Together[Question, Reply], question: Question) -> Reply:
+        return await asyncio.wrap_future(together.ask(question))
+
+    # One sending
+
+    async def _step(self, case: _Case) -> Next:
         """One sending."""
         state, definition = case.state, case.definition
-        if definition.ended(self._clock()):
-            self._set_status(case.version, "off", None)
+        if definition.end is not None and definition.ended(self._clock()):
+            await self._set_status(case.version, "off", None)
             return Next()
         waiting_s = _seconds_until(state.next_attempt)
         if definition.status == "active" and waiting_s > 0:
             return Next(delay_s=waiting_s, failing=True)
         try:
             if definition.status == "requested":
-                return self._handshake(case)
+                return await self._handshake(case)
             if definition.channel == WEBSOCKET:
                 return Next()
-            return self._deliver(case)
+            return await self._deliver(case)
         except RightsLost as loss:
-            self._store.failed(state.id, self._holder, str(loss), datetime.now(UTC), None)
-            self._set_status(case.version, "error", str(loss))
+            await self._ask(self._notes, Failed(state.id, str(loss), datetime.now(UTC), None))
+            await self._set_status(case.version, "error", str(loss))
             return Next()
         except _TakenOver:
-            return Next()
+            return Next(again=True)
         except _Failed as failure:
-            return Next(delay_s=self._fail(case, failure), failing=True)
+            return Next(delay_s=await self._fail(case, failure), failing=True)
 
-    def _handshake(self, case: _Case) -> Next:
-        state = case.state
-        self._rights.required(state.owner, case.definition.topic.resource_type, case.definition.reach)
-        total = self._store.last_number(state.id)
-        if case.definition.channel == EMAIL and not self._wanted(case):
+    async def _handshake(self, case: _Case) -> Next:
+        total = await self._in(self._aside, self._may_begin, case)
+        if case.definition.channel == EMAIL and not await self._in(self._slow, self._wanted, case):
             return Next()  # its answer wakes nobody; the look-over comes by
         if case.definition.channel == REST_HOOK and not case.definition.plain:  # R4 itself has no handshake
-            self._post(case, HANDSHAKE, [], total)
-        self._store.withhold(state.id, total)
-        self._store.sent(state.id, self._holder, datetime.now(UTC), replays=state.replays)
-        self._set_status(case.version, "active", None)
+            await self._post(case, HANDSHAKE, [], total)
+        await self._in(self._aside, self._store.withhold, case.state.id, total)
+        await self._sent(case, None)
+        await self._set_status(case.version, "active", None)
         return Next(again=True)
+
+    def _may_begin(self, case: _Case) -> int:
+        """The number of the newest event, for whom may be told of them. Raises RightsLost."""
+        self._rights.required(case.state.owner, case.definition.topic.resource_type, case.definition.reach)
+        return self._store.last_number(case.state.id)
 
     def _wanted(self, case: _Case) -> bool:
         """Whether the mail address has said so; it is asked where it was not."""
@@ -196,45 +243,50 @@ class Courier:
         except (AddressRefused, MailUnavailable) as refusal:
             raise _Failed(str(refusal)) from None
 
-    def _deliver(self, case: _Case) -> Next:
+    async def _deliver(self, case: _Case) -> Next:
         state, definition = case.state, case.definition
-        access = self._rights.required(state.owner, definition.topic.resource_type, definition.reach)
-        found = self._store.events(state.id, state.delivered + 1, limit=definition.max_count + 1)
-        if not found:
-            return Next(delay_s=self._heartbeat(case))
-        events = found[: definition.max_count]
-        notified = fitting(self._rights.notified(events, access, state.withheld), definition.content)
+        # One that failed gets one event to begin with: what it does not take should cost little.
+        alone = bool(definition.plain or definition.channel == FAX or state.failures)
+        want = Want(
+            state.id,
+            definition,
+            state.owner,
+            state.delivered + 1,
+            1 if alone else definition.max_count,
+            state.withheld,
+        )
+        telling = await self._ask(self._telling, want)
+        if not telling.events:
+            return Next(delay_s=await self._heartbeat(case, telling.newest))
         try:
-            alone = definition.plain or definition.channel == FAX
-            self._account.sending(state.id, state.owner, definition, notified[:1] if alone else notified)
+            self._account.sending(state.id, state.owner, definition, telling.events)
         except NotAudited as trouble:
             raise _Failed(trouble.diagnostics) from None
-        if definition.channel == EMAIL:
-            try:
-                for event in notified:
-                    self._mailer.send(state.id, definition, event, self._clock())
-            except MailUnavailable as trouble:
-                raise _Failed(str(trouble)) from None
-        elif definition.channel == FAX:
-            fax = self._mailer.fax(state.id, definition, notified[0], self._clock())
-            try:
-                if not self._fax_sender.deliver(fax, state.failures):
-                    return Next(delay_s=FAX_LOOK_S)
-            except FaxUnavailable as trouble:
-                raise _Failed(str(trouble)) from None
-            notified = notified[:1]
+        if definition.channel in (EMAIL, FAX):
+            if not await self._in(self._slow, self._write, case, telling.events):
+                return Next(delay_s=FAX_LOOK_S)
         elif definition.plain:
-            self._push(case, notified[0])
+            await self._push(case, telling.events[0])
         else:
-            newest = found[-1].number if len(events) == len(found) else self._store.last_number(state.id)
-            self._post(case, EVENT, notified, newest)
-        last = len(notified) == len(found)
-        self._store.sent(state.id, self._holder, datetime.now(UTC), notified[-1].number, state.replays, last)
-        if not last:
-            return Next(again=True)
-        return Next(delay_s=_heartbeat_s(definition), released=True)
+            await self._post(case, EVENT, telling.events, telling.newest)
+        await self._sent(case, telling.events[-1].number)
+        return Next(again=True) if telling.more else Next(delay_s=_heartbeat_s(definition))
 
-    def _heartbeat(self, case: _Case) -> float | None:
+    def _write(self, case: _Case, events: Sequence[Notified]) -> bool:
+        """Send by mail or fax; False for a fax that is on its way still."""
+        id, definition = case.state.id, case.definition
+        try:
+            if definition.channel == FAX:
+                return self._fax_sender.deliver(
+                    self._mailer.fax(id, definition, events[0], self._clock()), case.state.failures
+                )
+            for event in events:
+                self._mailer.send(id, definition, event, self._clock())
+        except (MailUnavailable, FaxUnavailable) as trouble:
+            raise _Failed(str(trouble)) from None
+        return True
+
+    async def _heartbeat(self, case: _Case, total: int) -> float | None:
         """Send a heartbeat when it is time; returns the seconds until the next one."""
         state, period_s = case.state, _heartbeat_s(case.definition)
         if period_s is None:
@@ -243,57 +295,79 @@ class Courier:
             left_s = _seconds_until(state.last_sent + timedelta(seconds=period_s))
             if left_s > 0:
                 return left_s
-        self._post(case, HEARTBEAT, [], self._store.last_number(state.id))
-        self._store.sent(state.id, self._holder, datetime.now(UTC), replays=state.replays)
+        await self._post(case, HEARTBEAT, [], total)
+        await self._sent(case, None)
         return period_s
 
-    def _post(self, case: _Case, kind: str, events: list[Notified], total: int) -> None:
+    async def _post(self, case: _Case, kind: str, events: Sequence[Notified], total: int) -> None:
         state, definition = case.state, case.definition
         about = About(state.id, definition.topic.url, definition.status, definition.content, total)
         body = fhir_json.dumps(notification.bundle(kind, about, events, self._repository.base_url, self._clock()))
-        self._call(case, "POST", definition.endpoint or "", body, definition.mime)
+        await self._call(case, "POST", definition.endpoint or "", body, definition.mime)
 
-    def _push(self, case: _Case, event: Notified) -> None:
+    async def _push(self, case: _Case, event: Notified) -> None:
         """R4's own form: a POST of nothing, or the resource as an update of a server at the endpoint. What may not
         be told (any more) is passed over."""
         definition, source = case.definition, event.source
         if source is None:
             return
         if definition.content == EMPTY:
-            self._call(case, "POST", definition.endpoint or "", b"", "")
+            await self._call(case, "POST", definition.endpoint or "", b"", "")
             return
         resource = source.resource()
         body = fhir_xml.dumps(resource) if definition.mime == FHIR_XML else fhir_json.dumps(resource)
-        self._call(case, "PUT", below(definition.endpoint or "", source.reference), body, definition.mime)
+        await self._call(case, "PUT", below(definition.endpoint or "", source.reference), body, definition.mime)
 
-    def _call(self, case: _Case, method: str, url: str, body: bytes, mime: str) -> None:
-        definition = case.definition
+    async def _call(self, case: _Case, method: str, url: str, body: bytes, mime: str) -> None:
+        state, definition = case.state, case.definition
         headers = [*([("Content-Type", mime)] if mime else []), *definition.headers]
-        if time.monotonic() - case.claimed > FRESH_S and self._claim(case.state.id) is None:
-            raise _TakenOver
+        if self._age_s(state.id) > LEASE_S * 0.8:
+            now = await self._ask(self._cases, state.id)
+            if not isinstance(now, _Case) or (now.state.delivered, now.state.replays) != (
+                state.delivered,
+                state.replays,
+            ):
+                raise _TakenOver
+        callers = self._callers[state.failures > 0]
         try:
-            answer = self._outgoing.call(method, url, body, headers, definition.timeout_s)
+            answer = await callers.call(method, url, body, headers, definition.timeout_s)
         except (OutgoingRefused, EndpointUnavailable) as error:
             raise _Failed(str(error)) from None
         if not answer.accepted:
             raise _Failed(f"the endpoint answered {answer.status}", final=answer.status == GONE)
 
-    def _fail(self, case: _Case, failure: _Failed) -> float | None:
+    async def _sent(self, case: _Case, delivered: int | None) -> None:
+        await self._ask(self._notes, Sent(case.state.id, datetime.now(UTC), delivered, case.state.replays))
+
+    async def _fail(self, case: _Case, failure: _Failed) -> float | None:
         state, now = case.state, datetime.now(UTC)
         since = state.failing_since or now
         gone_s = (now - since).total_seconds()
         give_up = case.definition.status == "requested" or gone_s >= self._policy.give_up_after_s
         delay_s = self._policy.delay_s(state.failures + 1)
         next_attempt = None if give_up or failure.final else now + timedelta(seconds=delay_s)
-        self._store.failed(state.id, self._holder, str(failure), since, next_attempt)
+        await self._ask(self._notes, Failed(state.id, str(failure), since, next_attempt))
         if failure.final:
-            self._set_status(case.version, "off", None)
+            await self._set_status(case.version, "off", None)
         elif give_up:
-            self._set_status(case.version, "error", str(failure))
+            await self._set_status(case.version, "error", str(failure))
         return None if next_attempt is None else delay_s
 
-    def _set_status(self, seen: Version, status: str, error: str | None) -> None:
-        set_status(self._repository, seen.id, seen.version, status, error)
+    async def _set_status(self, seen: Version, status: str, error: str | None) -> None:
+        await self._in(self._aside, set_status, self._repository, seen.id, seen.version, status, error)
+
+    async def _in(self, threads: Executor, do: Callable[..., T], *arguments: object) -> T:
+        """Do what waits for something in a thread meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(threads, do, *arguments)
+
+
+def _wanting(found: Case | Unreadable | None) -> _Case | Unreadable | None:
+    """The Subscription if it wants something to be delivered."""
+    if isinstance(found, Unreadable):
+        return found if found.version.resource().get("status") in WANTING else None
+    if found is None or found.state is None or found.definition.status not in WANTING:
+        return None
+    return _Case(found.version, found.definition, found.state)
 
 
 def _heartbeat_s(definition: SubscriptionDefinition) -> float | None:

@@ -4,18 +4,18 @@ Any number of workers may run it: a turn needs the Subscription's lease. What is
 watching it and by looking it over now and then, so a crash forgets nothing.
 """
 
+import asyncio
 import logging
 import threading
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 from pymongo.errors import PyMongoError
 
 from subscriptions.courier import Courier, Next
 from subscriptions.definition import WEBSOCKET
-from subscriptions.store import State, SubscriptionStore
+from subscriptions.store import State, SubscriptionStore, Wake
 
 log = logging.getLogger(__name__)
 
@@ -24,149 +24,167 @@ TROUBLE_PAUSE_S = 2.0
 KEEP = timedelta(days=30)  # events, for `$events` and for those who were away, where no setting says otherwise
 CLEAR_EVERY_S = 3600.0
 RENEW_EVERY_S = 3.0
+FAILING = 128  # of those that failed last time, so many are tried at once
+GRACE_S = 5.0  # for what is under way when the worker stops; then it is left to the next one
 
 
 class Delivery:
-    """workers: most threads for endpoints in good health; they are many, as one that begins to hang keeps its thread
-    until its time is over. Those that failed last time share other threads, so that they wait for one another and
-    nobody else waits for them. keep: how long events stay."""
+    """All turns are in one thread: one that waits for its endpoint takes nothing that others need, however many do.
+    look_over_s: between two looks at all Subscriptions. keep: how long events stay."""
 
     def __init__(
         self,
         store: SubscriptionStore,
         courier: Courier,
-        workers: int = 512,
-        workers_for_failing: int = 32,
         look_over_s: float = LOOK_OVER_S,
         keep: timedelta = KEEP,
     ) -> None:
         self._store = store
         self._courier = courier
-        self._sizes = (workers, workers_for_failing)
         self._look_over_s = look_over_s
         self._keep = keep
-        self._changed = threading.Condition()
-        self._running: set[str] = set()
-        self._again: set[str] = set()  # woken while running
-        self._failing: set[str] = set()
-        self._live: set[str] = set()  # bound to websockets: their events are sent by the live process
-        self._timers: dict[str, float] = {}
 
     def run(self, stop: threading.Event) -> None:
-        """Deliver until `stop` is set; turns that are under way end first."""
-        with (
-            ThreadPoolExecutor(self._sizes[0], "deliver") as healthy,
-            ThreadPoolExecutor(self._sizes[1], "retry") as failing,
-        ):
-            self._pools = (healthy, failing)
-            watcher = threading.Thread(target=self._watch, args=(stop,), name="subscription-wakes")
-            watcher.start()
-            chores = [
-                _Chore(self._look_over_s, lambda: self._look_over(stop)),
-                _Chore(RENEW_EVERY_S, self._renew),
-                _Chore(CLEAR_EVERY_S, lambda: self._store.clear(datetime.now(UTC) - self._keep)),
-            ]
-            while not stop.is_set():
-                for chore in chores:
-                    chore.do_when_due()
-                self._wait(min(chore.due for chore in chores), stop)
-            watcher.join()
-            for pool in self._pools:
-                pool.shutdown(cancel_futures=True)
+        """Deliver until `stop` is set; turns that are under way may end first, but for those that wait too long."""
+        asyncio.run(_Run(self._store, self._courier, stop).run(self._look_over_s, self._keep))
 
-    def _watch(self, stop: threading.Event) -> None:
-        for wake in self._store.wakes(stop):
+
+class _Run:
+    """Delivery from one start to one stop. But for `_watch` all of it is in the event loop's thread."""
+
+    def __init__(self, store: SubscriptionStore, courier: Courier, stop: threading.Event) -> None:
+        self._store = store
+        self._courier = courier
+        self._stop = stop
+        self._turns: dict[str, asyncio.Task] = {}
+        self._again: set[str] = set()  # woken while running
+        self._failing: set[str] = set()
+        self._failing_at_once = asyncio.Semaphore(FAILING)
+        self._live: set[str] = set()  # bound to websockets: their events are sent by the live process
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._woken: deque[Wake | None] = deque()  # not looked at yet
+        self._to_look = asyncio.Event()
+
+    async def run(self, look_over_s: float, keep: timedelta) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._courier.begin()
+        watcher = asyncio.create_task(asyncio.to_thread(self._watch))
+        chores = [
+            asyncio.create_task(chore)
+            for chore in (
+                self._every(look_over_s, self._look_over, self._to_look),
+                self._every(RENEW_EVERY_S, self._renew),
+                self._every(CLEAR_EVERY_S, lambda: asyncio.to_thread(self._store.clear, datetime.now(UTC) - keep)),
+            )
+        ]
+        try:
+            await watcher  # which ends when it is to stop
+        finally:
+            for timer in self._timers.values():
+                timer.cancel()
+            await self._end(set(self._turns.values()), GRACE_S)
+            await self._end(set(chores), 0)
+            await _with_patience(lambda: asyncio.to_thread(self._courier.end))
+
+    async def _end(self, tasks: set[asyncio.Task], grace_s: float) -> None:
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=grace_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    # What wakes
+
+    def _watch(self) -> None:
+        """In a thread of its own."""
+        for wake in self._store.wakes(self._stop):
+            first = not self._woken
+            self._woken.append(wake)
+            if first:  # the others are taken along
+                self._loop.call_soon_threadsafe(self._take)
+
+    def _take(self) -> None:
+        while self._woken:
+            wake = self._woken.popleft()
             if wake is None:
-                _with_patience(lambda: self._look_over(stop))
+                self._to_look.set()
             elif not (wake.event and self._is_not_for_events(wake.subscription)):
-                self._wake(wake.subscription, stop)
-        with self._changed:
-            self._changed.notify()  # stopped: the loop need not wait for its next chore
+                self._wake(wake.subscription)
 
     def _is_not_for_events(self, subscription: str) -> bool:
         """Whether a new event is no reason for a turn: it shortens no back-off, and live ones are not ours."""
-        with self._changed:
-            waits = subscription in self._timers and subscription not in self._running
-            return subscription in self._live or (subscription in self._failing and waits)
+        waits = subscription in self._timers and subscription not in self._turns
+        return subscription in self._live or (subscription in self._failing and waits)
 
-    def _wait(self, until: float, stop: threading.Event) -> None:
-        """Sleep until then or the next timer; give their turn to those whose time has come."""
-        with self._changed:
-            first = min(self._timers.values(), default=until)
-            self._changed.wait(max(0.0, min(until, first) - time.monotonic()))
-            now = time.monotonic()
-            due = [subscription for subscription, at in self._timers.items() if at <= now]
-            for subscription in due:
-                del self._timers[subscription]
-        for subscription in due:
-            self._wake(subscription, stop)
+    async def _every(
+        self, seconds: float, do: Callable[[], Awaitable[None]], sooner: asyncio.Event | None = None
+    ) -> None:
+        while True:
+            if sooner is not None:
+                sooner.clear()
+            await _with_patience(do)
+            if sooner is None:
+                await asyncio.sleep(seconds)
+            else:
+                await asyncio.wait([asyncio.create_task(sooner.wait())], timeout=seconds)
 
-    def _look_over(self, stop: threading.Event) -> None:
-        last, states = self._store.last_numbers(), self._store.states()
-        self._live = {state.id for state in states if state.channel == WEBSOCKET}
+    async def _look_over(self) -> None:
+        states, self._live, last = await asyncio.to_thread(self._all)
         for state in states:
             if _due(state, last.get(state.id, 0)):
-                self._wake(state.id, stop)
+                self._wake(state.id)
 
-    def _renew(self) -> None:
-        with self._changed:
-            running = list(self._running)
-        if running:
-            self._courier.renew(running)
+    def _all(self) -> tuple[list[State], set[str], dict[str, int]]:
+        last = self._store.last_numbers()
+        return *self._store.for_delivery(), last
 
-    def _wake(self, subscription: str, stop: threading.Event) -> None:
-        with self._changed:
-            if subscription in self._running:
-                self._again.add(subscription)
-                return
-            self._running.add(subscription)
-            self._submit(subscription, stop)
+    async def _renew(self) -> None:
+        if self._turns:
+            await asyncio.to_thread(self._courier.renew, list(self._turns))
 
-    def _submit(self, subscription: str, stop: threading.Event) -> None:
-        if not stop.is_set():
-            self._pools[subscription in self._failing].submit(self._turn, subscription, stop)
+    # Turns
 
-    def _turn(self, subscription: str, stop: threading.Event) -> None:
+    def _wake(self, subscription: str) -> None:
+        if subscription in self._turns:
+            self._again.add(subscription)
+        elif not self._stop.is_set():
+            self._turns[subscription] = asyncio.create_task(self._turn(subscription))
+
+    async def _turn(self, subscription: str) -> None:
         step = Next(delay_s=TROUBLE_PAUSE_S, failing=True)
         try:
-            step = self._courier.turn(subscription, stop.is_set)
+            if subscription in self._failing:
+                async with self._failing_at_once:
+                    step = await self._courier.turn(subscription, self._stop.is_set)
+            else:
+                step = await self._courier.turn(subscription, self._stop.is_set)
         except PyMongoError as error:
             log.warning("subscription %s waits for MongoDB: %s", subscription, type(error).__name__)
         except Exception as error:
             # The class alone: an error's text may carry patient data.
             log.error("subscription %s: %s while delivering", subscription, type(error).__name__)
-        with self._changed:
-            (self._failing.add if step.failing else self._failing.discard)(subscription)
-            self._timers.pop(subscription, None)
-            if step.delay_s is not None:
-                self._timers[subscription] = time.monotonic() + step.delay_s
-                self._changed.notify()
-            if subscription in self._again:
-                self._again.discard(subscription)
-                self._submit(subscription, stop)
-            else:
-                self._running.discard(subscription)
+        (self._failing.add if step.failing else self._failing.discard)(subscription)
+        del self._turns[subscription]
+        if (timer := self._timers.pop(subscription, None)) is not None:
+            timer.cancel()
+        if subscription in self._again:
+            self._again.discard(subscription)
+            self._wake(subscription)
+        elif step.delay_s is not None:
+            self._timers[subscription] = self._loop.call_later(step.delay_s, self._come_again, subscription)
+
+    def _come_again(self, subscription: str) -> None:
+        del self._timers[subscription]
+        self._wake(subscription)
 
 
-class _Chore:
-    """Something done now and then by the loop."""
-
-    def __init__(self, every_s: float, do: Callable[[], None]) -> None:
-        self.due = time.monotonic()
-        self._every_s = every_s
-        self._do = do
-
-    def do_when_due(self) -> None:
-        if time.monotonic() >= self.due:
-            _with_patience(self._do)
-            self.due = time.monotonic() + self._every_s
-
-
-def _with_patience(do: Callable[[], None]) -> None:
+async def _with_patience(do: Callable[[], Awaitable[None]]) -> None:
     try:
-        do()
+        await do()
     except PyMongoError as error:
         log.warning("deliveries wait for MongoDB: %s", type(error).__name__)
+    except Exception as error:
+        log.error("%s while looking after deliveries", type(error).__name__)
 
 
 def _due(state: State, last: int) -> bool:

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from subscriptions.calling import call_once
 from subscriptions.mail import MailSender, Message
 from subscriptions.outgoing import EndpointUnavailable, Outgoing, OutgoingRefused, below
 from subscriptions.pdf import Line, page
@@ -70,7 +71,7 @@ class HttpFaxSender:
             token = Path(self._gateway.token_file).read_text().strip()
             headers = [*headers, ("Authorization", f"Bearer {token}")]
         try:
-            answer = self._outgoing.call(method, url, body, headers, TIMEOUT_S)
+            answer = call_once(self._outgoing, method, url, body, headers, TIMEOUT_S)
         except (OutgoingRefused, EndpointUnavailable) as error:
             raise FaxUnavailable(f"the fax gateway: {error}") from None
         if method == "GET" and answer.status == NOT_KNOWN:

@@ -9,23 +9,23 @@ costs one bundle of memory, and one that comes back goes on where it stopped.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from conformance import Topic
 from fhir_server import fhir_json
 from fhir_server.audit.trail import NotAudited
-from fhir_server.errors import Unprocessable
 from fhir_server.repository import Repository
 from fhir_server.version import Version
 from subscriptions import notification
 from subscriptions.account import Account
-from subscriptions.definition import WEBSOCKET, SubscriptionDefinition, parse
-from subscriptions.notification import EVENT, HANDSHAKE, HEARTBEAT, About, Notified, fitting
-from subscriptions.rights import Rights, RightsLost, owner_of
+from subscriptions.definition import WEBSOCKET, SubscriptionDefinition
+from subscriptions.notification import EVENT, HANDSHAKE, HEARTBEAT, About, Notified
+from subscriptions.reading import Case, Reading, Telling, Unreadable, Want
+from subscriptions.rights import RightsLost, owner_of
 from subscriptions.status import set_status
-from subscriptions.store import Bound, State, SubscriptionStore
+from subscriptions.store import Arrived, Bound, State, SubscriptionStore
+from subscriptions.together import Together
 
 ALL = 2**63 - 1
 PINGS = {HANDSHAKE: "bound", EVENT: "ping"}  # http://hl7.org/fhir/R4/subscription.html#2.46.7.2
@@ -37,10 +37,39 @@ class Sources:
 
     store: SubscriptionStore
     repository: Repository
-    topics: Mapping[str, Topic]
-    rights: Rights
     clock: Callable[[], datetime]
     account: Account
+    cases: Together[str, Case | Unreadable | None]
+    telling: Together[Want, Telling]
+    arrivals: Together[Arrived, None]
+
+
+def sources(
+    store: SubscriptionStore,
+    repository: Repository,
+    reading: Reading,
+    clock: Callable[[], datetime],
+    account: Account,
+) -> Sources:
+    """What all feeds of a process ask, together."""
+
+    def cases(ids: Sequence[str]) -> list[Case | Unreadable | None]:
+        found = reading.cases(set(ids))
+        return [found.get(id) for id in ids]
+
+    def arrivals(arrived: Sequence[Arrived]) -> list[None]:
+        store.advance(arrived)
+        return [None] * len(arrived)
+
+    return Sources(
+        store,
+        repository,
+        clock,
+        account,
+        Together("feed-cases", cases),
+        Together("feed-events", reading.told),
+        Together("feed-arrivals", arrivals),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +88,7 @@ class _Case:
 
     version: Version
     definition: SubscriptionDefinition
+    error: str | None
     state: State
     own: bool
 
@@ -93,7 +123,7 @@ class Feed:
     def next(self) -> Sending | None:
         """What is to be sent now; None when there is nothing, until something happens or a heartbeat is due."""
         case = self._case()
-        self._heartbeat_s = _heartbeat_s(case, self._sources.clock()) if case is not None else None
+        self._heartbeat_s = _heartbeat_s(case, self._sources.clock) if case is not None else None
         sending = self._next(case) if case is not None else None
         if sending is not None:
             self._last_sending = time.monotonic()
@@ -110,27 +140,21 @@ class Feed:
         if number > self._sent:  # sent before all was set back
             return
         if self._own:  # what a page has seen is nobody's delivery
-            self._sources.store.advance(self.id, number, datetime.now(UTC), self._replays)
+            # Nobody waits for it: what is not noted is sent again at the next bind.
+            self._sources.arrivals.ask(Arrived(self.id, number, datetime.now(UTC), self._replays))
 
     def _case(self) -> _Case | None:
         """The Subscription, read anew each time: what its owner or an administrator changed counts at once."""
-        repository = self._sources.repository
-        version = repository.store.newest("Subscription", self.id)
-        if version is None or version.deleted:
+        found = self._sources.cases.ask(self.id).result()
+        if not isinstance(found, Case):
             self.ended = True
             return None
-        try:
-            definition = parse(version.resource(), self._sources.topics, repository.base_url)
-        except Unprocessable:
+        if found.definition.channel != WEBSOCKET:
             self.ended = True
+        if self.ended or found.state is None:  # without a state the stream has yet to tell of it, and will wake us
             return None
-        state = self._sources.store.state(self.id)
-        if definition.channel != WEBSOCKET:
-            self.ended = True
-        if self.ended or state is None:  # without a state the stream has yet to tell of it, and will wake us then
-            return None
-        self._own = owner_of(version) == self.bound.subject
-        return _Case(version, definition, state, self._own)
+        self._own = owner_of(found.version) == self.bound.subject
+        return _Case(found.version, found.definition, found.error, found.state, self._own)
 
     def _next(self, case: _Case) -> Sending | None:
         status = case.definition.status
@@ -145,7 +169,7 @@ class Feed:
         if news and status in ("error", "off"):
             self.ended = status == "off"
             return self._sending(HEARTBEAT, case, [])
-        if status == "requested" or case.definition.ended(self._sources.clock()):
+        if status == "requested" or _has_ended(case.definition, self._sources.clock):
             return None
         events = self._events(case) if status == "active" else None
         if events is None and not self.ended and (left_s := self.heartbeat_in_s()) is not None and left_s <= 0:
@@ -154,27 +178,29 @@ class Feed:
 
     def _events(self, case: _Case) -> Sending | None:
         """The next events; those of a Subscription that is not the reader's own, as far as they may see them."""
-        rights, definition = self._sources.rights, case.definition
-        while found := self._sources.store.events(self.id, self._sent + 1, limit=definition.max_count + 1):
+        definition = case.definition
+        while True:
+            withheld = case.state.withheld if case.own else ALL
+            want = Want(self.id, definition, self.bound.subject, self._sent + 1, definition.max_count, withheld)
             try:
-                access = rights.required(self.bound.subject, definition.topic.resource_type, definition.reach)
-                events = found[: definition.max_count]
-                notified = rights.notified(events, access, case.state.withheld if case.own else ALL)
+                telling = self._sources.telling.ask(want).result()
             except RightsLost as loss:
-                self._lose(case, loss)
+                if self._sources.store.last_number(self.id) > self._sent:
+                    self._lose(case, loss)
                 return None
-            notified = fitting(notified, definition.content)
-            told = notified if case.own else [event for event in notified if event.source is not None]
+            if not telling.events:
+                return None
+            told = telling.events if case.own else [event for event in telling.events if event.source is not None]
             if told and not self._pings:
                 try:
                     self._sources.account.sending(self.id, self.bound.subject, definition, told)
                 except NotAudited:
                     return None  # with the next look
-            self._sent = notified[-1].number
+            self._sent = telling.events[-1].number
             if told:
-                newest = found[-1].number if len(events) == len(found) else None
-                return self._sending(EVENT, case, told, newest, len(notified) < len(found))
-        return None
+                return self._sending(EVENT, case, told, telling.newest, telling.more)
+            if not telling.more:
+                return None
 
     def _lose(self, case: _Case, loss: RightsLost) -> None:
         if case.own:
@@ -183,7 +209,7 @@ class Feed:
             self.ended = True
 
     def _sending(
-        self, kind: str, case: _Case, events: list[Notified], newest: int | None = None, more: bool = True
+        self, kind: str, case: _Case, events: Sequence[Notified], newest: int | None = None, more: bool = True
     ) -> Sending | None:
         """newest: number of the newest event, where that is known."""
         number = self._sent if kind == EVENT else None
@@ -194,23 +220,26 @@ class Feed:
             newest = self._sources.store.last_number(self.id)
         return Sending(fhir_json.dumps(self._bundle(kind, case, events, newest)).decode(), number, more)
 
-    def _bundle(self, kind: str, case: _Case, events: list[Notified], total: int) -> dict:
+    def _bundle(self, kind: str, case: _Case, events: Sequence[Notified], total: int) -> dict:
         definition, repository = case.definition, self._sources.repository
-        error = case.version.resource().get("error")
         about = About(
             self.id,
             None if definition.plain else definition.topic.url,
             definition.status,
             definition.content,
             total,
-            (error,) if error else (),
+            (case.error,) if case.error else (),
         )
         made = notification.r4b_bundle if definition.plain else notification.bundle
         return made(kind, about, events, repository.base_url, self._sources.clock())
 
 
-def _heartbeat_s(case: _Case, now: datetime) -> int | None:
+def _heartbeat_s(case: _Case, clock: Callable[[], datetime]) -> int | None:
     """The period of heartbeats, while there are any."""
     definition = case.definition
-    beating = definition.status in ("active", "error") and not definition.ended(now)
+    beating = definition.status in ("active", "error") and not _has_ended(definition, clock)
     return definition.heartbeat_s if beating else None
+
+
+def _has_ended(definition: SubscriptionDefinition, clock: Callable[[], datetime]) -> bool:
+    return definition.end is not None and definition.ended(clock())

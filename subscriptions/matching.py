@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from conformance import Topic
-from fhir_server.access import Access
 from fhir_server.errors import Unprocessable
 from fhir_server.reach import met
 from fhir_server.repository import Repository
@@ -141,16 +140,14 @@ class Matching:
 
     def _tell(self, found: Sequence[_Match]) -> None:
         """Add the events for those who may see what happened, by their rights as they are now."""
-        accesses: dict[str, Access | None] = {}
+        accesses = self._rights.accesses({watcher.owner for _, _, watchers in found for watcher in watchers})
         lost: dict[str, tuple[Watcher, str]] = {}
         happenings = []
         for version, keys, watchers in found:
             told = []
             for watcher in watchers:
-                if watcher.owner not in accesses:
-                    accesses[watcher.owner] = self._rights.access(watcher.owner)
                 try:
-                    access = self._rights.reaching(accesses[watcher.owner], version.resource_type, watcher.reach)
+                    access = self._rights.reaching(accesses.get(watcher.owner), version.resource_type, watcher.reach)
                 except RightsLost as loss:
                     lost.setdefault(watcher.id, (watcher, str(loss)))
                 else:

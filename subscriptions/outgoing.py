@@ -1,25 +1,17 @@
-"""Calls to addresses that others gave us: where they may go, and what they may cost.
+"""Calls to addresses that others gave us: where they may go.
 
 An endpoint is checked when a Subscription is stored and again at each connection; the connection then goes
 to the very address that was checked, so a name that changes its mind between the two gains nothing.
 """
 
-import functools
-import http.client
-import io
 import ipaddress
 import re
 import socket
-import ssl
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 MAX_URL = 2048
-MAX_HEAD = 16 * 1024  # status line and headers of an answer, in bytes
-MAX_ANSWER = 4 * 1024  # of an answer's body; the rest is not read
 RESERVED_HEADERS = frozenset({
     "host", "content-length", "transfer-encoding", "content-type", "connection", "keep-alive", "te",
     "trailer", "upgrade", "expect", "proxy-authorization", "proxy-connection",
@@ -58,18 +50,6 @@ class Target:
     addresses: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What an endpoint answered; `body` is at most MAX_ANSWER bytes, for a diagnostic, never stored."""
-
-    status: int
-    body: bytes
-
-    @property
-    def accepted(self) -> bool:
-        return 200 <= self.status < 300
-
-
 def resolve(host: str, port: int) -> list[str]:
     """The addresses of a host. Raises EndpointUnavailable when it has none."""
     try:
@@ -80,7 +60,8 @@ def resolve(host: str, port: int) -> list[str]:
 
 
 class Outgoing:
-    """Calls endpoints. allow: hosts, addresses or networks that may be reached although private, and by http."""
+    """Says which endpoints may be called. allow: hosts, addresses or networks that may be reached although private,
+    and by http."""
 
     def __init__(self, allow: Iterable[str] = (), resolve: Resolve = resolve) -> None:
         self._resolve = resolve
@@ -105,40 +86,6 @@ class Outgoing:
         if not addresses:
             raise EndpointUnavailable("the host name is not known")
         return Target(scheme, host, port, path, tuple(addresses))
-
-    def post(self, url: str, body: bytes, headers: Iterable[tuple[str, str]], timeout_s: float) -> Answer:
-        """POST and return the answer. Raises OutgoingRefused, EndpointUnavailable."""
-        return self.call("POST", url, body, headers, timeout_s)
-
-    def call(
-        self, method: str, url: str, body: bytes, headers: Iterable[tuple[str, str]], timeout_s: float
-    ) -> Answer:
-        """Call and return the answer, whatever its status; redirects are answers like any other.
-
-        timeout_s: for all of it, from resolving to the last byte read.
-        Raises OutgoingRefused, EndpointUnavailable.
-        """
-        deadline = time.monotonic() + timeout_s
-        target = self.check(url)
-        connection = http.client.HTTPConnection(target.host, target.port)
-        connection.default_port = 443 if target.scheme == "https" else 80  # else Host would name the port
-        link: _DeadlineSocket | None = None
-        try:
-            connection.sock = link = _connect(target, deadline)
-            connection.putrequest(method, target.path, skip_accept_encoding=True)
-            for name, value in headers:
-                connection.putheader(name, value.encode("latin-1"))
-            connection.putheader("Content-Length", str(len(body)))
-            connection.putheader("Connection", "close")
-            connection.endheaders(body)
-            response = connection.getresponse()
-            return Answer(response.status, _read(response))
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise EndpointUnavailable(_reason(error)) from None
-        finally:
-            connection.close()
-            if link is not None:
-                link.hang_up()
 
     def _allowed(self, host: str, address: str) -> bool:
         if host.lower() in self._hosts:
@@ -198,96 +145,3 @@ def _parsed(text: str) -> Address:
     address = ipaddress.ip_address(text.partition("%")[0])
     mapped = getattr(address, "ipv4_mapped", None)
     return mapped if mapped is not None else address
-
-
-def _connect(target: Target, deadline: float) -> "_DeadlineSocket":
-    trouble: OSError | None = None
-    for address in target.addresses:
-        try:
-            plain = socket.create_connection((address, target.port), timeout=_left(deadline))
-        except OSError as error:
-            trouble = error
-            continue
-        try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if target.scheme == "https":
-                plain.settimeout(_left(deadline))
-                return _DeadlineSocket(_tls().wrap_socket(plain, server_hostname=target.host), deadline)
-            return _DeadlineSocket(plain, deadline)
-        except BaseException:
-            plain.close()
-            raise
-    raise trouble or OSError("no address")
-
-
-@functools.cache
-def _tls() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("timed out")
-    return left
-
-
-def _read(response: http.client.HTTPResponse) -> bytes:
-    try:
-        return response.read(MAX_ANSWER)
-    except (OSError, http.client.HTTPException):
-        return b""  # the status line has said it all
-
-
-def _reason(error: Exception) -> str:
-    """Why an endpoint is unavailable, in words that carry nothing of its answer."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, ssl.SSLError):
-        return "its TLS certificate or connection was not accepted"
-    if isinstance(error, ConnectionRefusedError):
-        return "the connection was refused"
-    if isinstance(error, OSError):
-        return "the connection failed"
-    return "its answer is no HTTP"
-
-
-class _DeadlineSocket:
-    """A socket whose operations end together at one moment, so that an answer in drops cannot hold a thread."""
-
-    def __init__(self, plain: socket.socket, deadline: float) -> None:
-        self._socket = plain
-        self._deadline = deadline
-
-    def sendall(self, data: Any) -> None:
-        self._socket.settimeout(_left(self._deadline))
-        self._socket.sendall(data)
-
-    def makefile(self, _mode: str = "rb", *_args: Any, **_kwargs: Any) -> io.BufferedReader:
-        return io.BufferedReader(_DeadlineReader(self._socket, self._deadline), 2048)
-
-    def close(self) -> None:
-        """Nothing: http.client closes before the answer's body is read; `hang_up` is the real end."""
-
-    def hang_up(self) -> None:
-        self._socket.close()
-
-
-class _DeadlineReader(io.RawIOBase):
-    def __init__(self, plain: socket.socket, deadline: float) -> None:
-        self._socket = plain
-        self._deadline = deadline
-        self._budget = MAX_HEAD + MAX_ANSWER
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if self._budget <= 0:
-            raise OSError("the answer is too large")
-        self._socket.settimeout(_left(self._deadline))
-        count = self._socket.recv_into(memoryview(buffer)[: self._budget])
-        self._budget -= count
-        return count

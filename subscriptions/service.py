@@ -26,14 +26,15 @@ from subscriptions.courier import Courier, RetryPolicy
 from subscriptions.delivery import KEEP, Delivery
 from subscriptions.desk import SubscriptionDesk
 from subscriptions.fax import FaxGateway, FaxOutbox, FaxSender, HttpFaxSender
-from subscriptions.feed import Sources
+from subscriptions.feed import Sources, sources
 from subscriptions.live import PATH, Sessions, create_live_app
 from subscriptions.mail import Mailer, MailSender
 from subscriptions.mail_store import MongoAddresses, Outbox
 from subscriptions.matching import CONSUMER, Matching
 from subscriptions.operations import SubscriptionOperations
 from subscriptions.outgoing import Outgoing
-from subscriptions.rights import AccessOf, Rights
+from subscriptions.reading import Reading
+from subscriptions.rights import AccessesOf, AccessOf, Rights
 from subscriptions.smtp import SmtpSender, SmtpServer
 from subscriptions.store import BindingTokens, SubscriptionStore
 
@@ -88,13 +89,14 @@ def create_service(
     fax: FaxGateway | None = None,
     policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
     keep: timedelta = KEEP,
+    accesses_of: AccessesOf | None = None,
 ) -> SubscriptionService:
     """Put the parts together and create the indexes.
 
-    access_of: the present access of `client:x` or `user:y`. outgoing: as given to the admission. public_url,
-    live_url: the origins that clients know, without a slash at the end. referral_number: of a Task, for mail.
-    smtp, fax: the mail server and the fax gateway; None leaves mail or faxes in the outbox. clock: the practice's
-    time. trail: of what is audited. keep: how long events stay.
+    access_of, accesses_of: the present access of `client:x` or `user:y`, as in `Rights`. outgoing: as given to the
+    admission. public_url, live_url: the origins that clients know, without a slash at the end. referral_number: of a
+    Task, for mail. smtp, fax: the mail server and the fax gateway; None leaves mail or faxes in the outbox. clock:
+    the practice's time. trail: of what is audited. keep: how long events stay.
     """
     store, tokens, outbox = SubscriptionStore(database), BindingTokens(database), Outbox(database)
     known_addresses = MongoAddresses(database)
@@ -103,7 +105,8 @@ def create_service(
     known_addresses.prepare()
     sender: MailSender = SmtpSender(smtp, outbox) if smtp else outbox
     addresses = Addresses(known_addresses, sender, public_url)
-    rights = Rights(access_of, repository)
+    rights = Rights(access_of, repository, accesses_of)
+    reading = Reading(store, repository, topics, rights)
     bindings = Bindings(store, tokens)
     operations = SubscriptionOperations(store, repository, topics, rights, bindings, f"{live_url}{PATH}", clock)
     fax_sender: FaxSender = FaxOutbox(outbox)
@@ -114,7 +117,7 @@ def create_service(
     holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     account = Account(trail)
     courier = Courier(
-        store, repository, topics, rights, outgoing, mailer, addresses, fax_sender, clock, holder, policy, account
+        store, repository, reading, rights, outgoing, mailer, addresses, fax_sender, clock, holder, policy, account
     )
     return SubscriptionService(
         store=store,
@@ -127,5 +130,5 @@ def create_service(
         _database=database,
         _matching=Matching(store, repository, topics, rights, account),
         _delivery=Delivery(store, courier, keep=keep),
-        _sources=Sources(store, repository, topics, rights, clock, account),
+        _sources=sources(store, repository, reading, clock, account),
     )

@@ -15,11 +15,11 @@ from typing import Any
 
 import pymongo
 from bson.codec_options import CodecOptions
-from pymongo import ReturnDocument
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, PyMongoError
 
 from fhir_server.stream import await_earlier_writes
+from subscriptions.definition import WEBSOCKET
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +76,67 @@ class State:
     withheld: int = 0
     position: int = 0
     replays: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Something was accepted by the endpoint at this moment. delivered: the last event number in it. replays: as the
+    sender knew it, so that it does not count when the Subscription was set back since."""
+
+    id: str
+    at: datetime
+    delivered: int | None
+    replays: int
+
+    def noted(self, holder: str, until: datetime) -> pymongo.UpdateOne:
+        well = {"failures": 0, "failing_since": None, "next_attempt": None, "reason": None}
+        change: dict[str, Any] = {"$set": well | {"last_sent": self.at, "lease_until": until}}
+        if self.delivered is not None:
+            change["$max"] = {"delivered": self.delivered}
+        return pymongo.UpdateOne({"_id": self.id, "lease_holder": holder, **_at(self.replays)}, change)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The endpoint did not take it, for the first time `since`; the lease is given back."""
+
+    id: str
+    reason: str
+    since: datetime
+    next_attempt: datetime | None
+
+    def noted(self, holder: str, until: datetime) -> pymongo.UpdateOne:  # noqa: ARG002 - none is kept
+        told = {"failing_since": self.since, "next_attempt": self.next_attempt, "reason": self.reason} | FREE
+        return pymongo.UpdateOne({"_id": self.id, "lease_holder": holder}, {"$set": told, "$inc": {"failures": 1}})
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A websocket client has the events up to this number, unless they were set back since: replays as in `Sent`."""
+
+    id: str
+    number: int
+    at: datetime
+    replays: int
+
+    def noted(self) -> pymongo.UpdateOne:
+        return pymongo.UpdateOne(
+            {"_id": self.id, **_at(self.replays)},
+            {"$max": {"delivered": self.number}, "$set": {"last_sent": self.at}},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The events of a Subscription from number `first` on, up to `end`, which is none of them."""
+
+    id: str
+    first: int
+    end: int
+
+    @property
+    def filter(self) -> dict:
+        return {"sub": self.id, "number": {"$gte": self.first, "$lt": self.end}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +241,17 @@ class SubscriptionStore:
         """Events from number `first` to `last`, both included, in order. limit 0: all."""
         numbers: dict[str, int] = {"$gte": first} | ({} if last is None else {"$lte": last})
         found = self._events.find({"sub": subscription, "number": numbers}).sort("number", 1).limit(limit)
-        return [Event(subscription, one["number"], one["focus"], one["v"], one["op"], one["at"]) for one in found]
+        return [_event(one) for one in found]
+
+    def spans(self, spans: Collection[Span]) -> dict[Span, list[Event]]:
+        """The events of each span, in order, by one query."""
+        found: dict[str, list[Event]] = {}
+        for one in self._events.find({"$or": [span.filter for span in spans]}).sort([("sub", 1), ("number", 1)]):
+            found.setdefault(one["sub"], []).append(_event(one))
+        return {
+            span: [event for event in found.get(span.id, ()) if span.first <= event.number < span.end]
+            for span in spans
+        }
 
     # States
 
@@ -210,63 +281,51 @@ class SubscriptionStore:
         document = self._states.find_one({"_id": subscription})
         return _state(document) if document else None
 
-    def states(self) -> list[State]:
-        return [_state(document) for document in self._states.find()]
+    def states(self, ids: Collection[str] | None = None, holder: str | None = None) -> list[State]:
+        """All of them, or of these ids; those leased to this holder, where one is named."""
+        wanted = ({} if ids is None else {"_id": {"$in": list(ids)}}) | ({"lease_holder": holder} if holder else {})
+        return [_state(document) for document in self._states.find(wanted)]
 
-    def claim(self, subscription: str, holder: str, now: datetime, for_s: float) -> State | None:
-        """Lease a Subscription to a deliverer, or lengthen its lease; None while another one has it."""
+    def for_delivery(self) -> tuple[list[State], set[str]]:
+        """What a deliverer looks over: the states of those that it may have to do something about by itself, and the
+        ids of those whose events are sent over websockets."""
+        live = {"channel": WEBSOCKET}
+        others: dict = {"$or": [{"channel": {"$ne": WEBSOCKET}}, {"status": "requested"}, {"end": {"$ne": None}}]}
+        states = [_state(document) for document in self._states.find(others)]
+        return states, {document["_id"] for document in self._states.find(live, {"_id": 1})}
+
+    def claim(self, subscriptions: Collection[str], holder: str, now: datetime, for_s: float) -> None:
+        """Lease Subscriptions to a deliverer, or lengthen its leases; not those that another one has."""
         free = [{"lease_until": None}, {"lease_until": {"$lt": now}}, {"lease_holder": holder}]
-        document = self._states.find_one_and_update(
-            {"_id": subscription, "$or": free},
+        self._states.update_many(
+            {"_id": {"$in": list(subscriptions)}, "$or": free},
             {"$set": {"lease_holder": holder, "lease_until": now + timedelta(seconds=for_s)}},
-            return_document=ReturnDocument.AFTER,
         )
-        return _state(document) if document else None
 
     def renew(self, subscriptions: Iterable[str], holder: str, now: datetime, for_s: float) -> None:
         """Lengthen those leases that this holder still has."""
         still = {"_id": {"$in": list(subscriptions)}, "lease_holder": holder, "lease_until": {"$gt": now}}
         self._states.update_many(still, {"$set": {"lease_until": now + timedelta(seconds=for_s)}})
 
-    def release(self, subscription: str, holder: str) -> None:
-        self._states.update_one({"_id": subscription, "lease_holder": holder}, {"$set": FREE})
+    def release(self, holder: str) -> None:
+        """Give back all leases of a deliverer that ends."""
+        self._states.update_many({"lease_holder": holder}, {"$set": FREE})
 
-    def sent(
-        self,
-        subscription: str,
-        holder: str,
-        now: datetime,
-        delivered: int | None = None,
-        replays: int = 0,
-        release: bool = False,
-    ) -> None:
-        """Something was accepted by the endpoint; `delivered`: the last event number in it. Not noted when it was
-        set back since: `replays` is what the sender knew. release: give the lease back with it."""
-        told = {"last_sent": now, "failures": 0, "failing_since": None, "next_attempt": None, "reason": None}
-        change: dict[str, Any] = {"$set": told | (FREE if release else {})}
-        if delivered is not None:
-            change["$max"] = {"delivered": delivered}
-        noted = self._states.update_one({"_id": subscription, "lease_holder": holder, **_at(replays)}, change)
-        if release and not noted.matched_count:
-            self.release(subscription, holder)
+    def note(self, outcomes: Sequence["Sent | Failed"], holder: str, now: datetime, for_s: float) -> bool:
+        """Record how sendings ended, in one go. The lease of what was taken lasts so long from now on. Not recorded
+        where another deliverer has the lease, or the Subscription was set back since; False where that is so of any
+        of them."""
+        until = now + timedelta(seconds=for_s)
+        changes = [outcome.noted(holder, until) for outcome in outcomes]
+        return self._states.bulk_write(changes, ordered=False).matched_count == len(changes)
 
     def withhold(self, subscription: str, number: int) -> None:
         """From a handshake on: events up to this number that the subscriber may not see are sent bare."""
         self._states.update_one({"_id": subscription}, {"$max": {"withheld": number}})
 
-    def failed(
-        self, subscription: str, holder: str, reason: str, since: datetime, next_attempt: datetime | None
-    ) -> None:
-        told = {"failing_since": since, "next_attempt": next_attempt, "reason": reason}
-        self._states.update_one(
-            {"_id": subscription, "lease_holder": holder}, {"$set": told, "$inc": {"failures": 1}}
-        )
-
-    def advance(self, subscription: str, number: int, now: datetime, replays: int) -> None:
-        """A websocket client was sent the events up to this number, unless they were set back since."""
-        self._states.update_one(
-            {"_id": subscription, **_at(replays)}, {"$max": {"delivered": number}, "$set": {"last_sent": now}}
-        )
+    def advance(self, arrivals: Sequence["Arrived"]) -> None:
+        """Websocket clients have what they were sent."""
+        self._states.bulk_write([one.noted() for one in arrivals], ordered=False)
 
     def rewind(self, subscription: str, number: int) -> bool:
         """Let delivery begin again with this event; False when it is not that far yet."""
@@ -354,6 +413,12 @@ def _recording(state: State) -> pymongo.UpdateOne:
         told |= {"failures": 0, "failing_since": None, "next_attempt": None, "reason": None}
     older = {"_id": state.id, "version": {"$lt": state.version}}
     return pymongo.UpdateOne(older, {"$set": told, "$setOnInsert": begin}, upsert=True)
+
+
+def _event(document: dict) -> Event:
+    return Event(
+        document["sub"], document["number"], document["focus"], document["v"], document["op"], document["at"]
+    )
 
 
 def _at(replays: int) -> dict:

@@ -16,7 +16,7 @@ from smart_auth.service import AuthService
 from subscriptions.addresses import Addresses
 from subscriptions.mail_store import MongoAddresses, Outbox
 from subscriptions.profile import FILTER_CRITERIA, PAYLOAD_CONTENT, SUBSCRIPTION_PROFILE
-from subscriptions.store import Happening, State, SubscriptionStore
+from subscriptions.store import Arrived, Happening, State, SubscriptionStore
 from tests.portal.conftest import Person
 from tests.smart_auth.oauth import ORIGIN
 
@@ -61,7 +61,7 @@ def subscribe(practice: Practice, auth: AuthService, store: SubscriptionStore) -
         store.record([State(version.id, 1, version.number, topic, access.subject, "websocket", "requested")])
         for number in (1, 2, 3):
             store.append([Happening("Task/9", number, "update", AT, [version.id])])
-        store.advance(version.id, 2, AT, 0)
+        store.advance([Arrived(version.id, 2, AT, 0)])
         return version.id
 
     return subscribe

@@ -21,7 +21,7 @@ from referral.sweeper import sweep
 from subscriptions.account import Account
 from subscriptions.matching import Matching
 from subscriptions.rights import Rights
-from subscriptions.store import SubscriptionStore
+from subscriptions.store import Failed, Sent, SubscriptionStore
 from tests.referral.conftest import HILLCREST, LAKESIDE, Loop, a_task, an_order
 
 BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition"
@@ -77,15 +77,14 @@ class Watched:
     def deliver(self, id: str = "hook") -> None:
         """The endpoint has taken everything."""
         now = datetime.now(UTC)
-        self.store.claim(id, "test", now, 30)
-        self.store.sent(id, "test", now, self.store.last_number(id))
-        self.store.release(id, "test")
+        self.store.claim([id], "test", now, 30)
+        self.store.note([Sent(id, now, self.store.last_number(id), 0)], "test", now, 30)
+        self.store.release("test")
 
     def fail(self, id: str = "hook") -> None:
         now = datetime.now(UTC)
-        self.store.claim(id, "test", now, 30)
-        self.store.failed(id, "test", "503", now, now)
-        self.store.release(id, "test")
+        self.store.claim([id], "test", now, 30)
+        self.store.note([Failed(id, "503", now, now)], "test", now, 30)
 
     def report(self) -> Report:
         return check(self.loop.practice, self.store, TOPICS, self.access_of, self.failures)

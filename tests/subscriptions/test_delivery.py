@@ -19,6 +19,7 @@ from subscriptions import courier, delivery, profile
 from subscriptions.courier import RetryPolicy
 from subscriptions.definition import FULL_RESOURCE, ID_ONLY
 from subscriptions.notification import MAX_CONTENT, Notified, fitting
+from subscriptions.store import Sent
 from tests.subscriptions.conftest import (
     BASE,
     LAKESIDE,
@@ -103,11 +104,11 @@ class TestReplay:
         world.task()
         world.pump()
         now = datetime.now(UTC)
-        state = world.store.claim(id, "worker", now, 10)
-        world.store.sent(id, "worker", now, 1, state.replays)
-        state = world.store.claim(id, "worker", now, 10)
+        world.store.claim([id], "worker", now, 10)
+        (state,) = world.store.states([id], "worker")
+        assert world.store.note([Sent(id, now, 1, state.replays)], "worker", now, 10)
         assert world.store.rewind(id, 1)
-        world.store.sent(id, "worker", now, 2, state.replays)
+        assert not world.store.note([Sent(id, now, 2, state.replays)], "worker", now, 10)
         assert world.store.state(id).delivered == 0
 
 
@@ -373,14 +374,14 @@ class TestRestart:
         self, stubborn: World, listener: Listener, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         activated(stubborn, listener)
-        note, crashes = stubborn.store.sent, [True]
+        note, crashes = stubborn.store.note, [True]
 
-        def crash_once(*arguments: Any) -> None:
+        def crash_once(*arguments: Any) -> bool:
             if crashes.pop() if crashes else False:
                 raise RuntimeError("killed")
-            note(*arguments)
+            return note(*arguments)
 
-        monkeypatch.setattr(stubborn.store, "sent", crash_once)
+        monkeypatch.setattr(stubborn.store, "note", crash_once)
         task = stubborn.task()
         listener.wait_for(heard(2))
         assert listener.events() == [(1, f"{BASE}/{task}")] * 2
@@ -392,7 +393,8 @@ class TestRestart:
         world = make_world(database, {LAKESIDE.subject: LAKESIDE}, STUBBORN)
         id = world.subscribe(hooked(listener))
         world.pump()
-        assert world.store.claim(id, "killed", datetime.now(UTC), courier.LEASE_S) is not None
+        world.store.claim([id], "killed", datetime.now(UTC), courier.LEASE_S)
+        assert world.store.states([id], "killed")
         world.start()
         try:
             eventually(lambda: world.status(id) == "active")
@@ -418,7 +420,8 @@ class TestRestart:
             world.task()
             listener.wait_for(heard(1))
             for _ in range(10):  # longer than the lease
-                assert world.store.claim(id, "other", datetime.now(UTC), 1) is None
+                world.store.claim([id], "other", datetime.now(UTC), 1)
+                assert not world.store.states([id], "other")
                 enough.wait(0.1)
         finally:
             enough.set()

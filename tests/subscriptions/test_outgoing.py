@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from subscriptions.calling import call_once
 from subscriptions.outgoing import (
     EndpointUnavailable,
     Outgoing,
@@ -80,14 +81,14 @@ class TestAddresses:
         url = f"https://ehr.example.org:{listener.server.server_port}/"
         rebinding.check(url)
         with pytest.raises(OutgoingRefused):
-            rebinding.post(url, b"{}", [], 5)
+            call_once(rebinding, "POST", url, b"{}", [], 5)
         assert listener.bodies == []
 
 
 class TestPost:
     def test_posts_the_body_with_its_headers(self, listener):
         headers = [("Content-Type", "application/fhir+json"), ("X-A", "b")]
-        answer = Outgoing(["127.0.0.1"]).post(listener.url, b"{}", headers, 5)
+        answer = call_once(Outgoing(["127.0.0.1"]), "POST", listener.url, b"{}", headers, 5)
         assert answer.accepted
         assert listener.bodies == [b"{}"]
         assert listener.headers[0]["X-A"] == "b"
@@ -96,7 +97,7 @@ class TestPost:
     def test_does_not_follow_a_redirect(self, listener):
         other = Listener()
         listener.answer = status(307, Location=other.url)
-        assert Outgoing(["127.0.0.1"]).post(listener.url, b"{}", [], 5).status == 307
+        assert call_once(Outgoing(["127.0.0.1"]), "POST", listener.url, b"{}", [], 5).status == 307
         assert other.bodies == []
         other.close()
 
@@ -111,14 +112,14 @@ class TestPost:
                 pass
 
         listener.answer = endless
-        answer = Outgoing(["127.0.0.1"]).post(listener.url, b"{}", [], 5)
+        answer = call_once(Outgoing(["127.0.0.1"]), "POST", listener.url, b"{}", [], 5)
         assert answer.accepted
         assert len(answer.body) == 4096
 
     def test_gives_up_on_huge_headers(self, listener):
         listener.answer = status(200, **{f"X-{n}": "y" * 1000 for n in range(80)})
         with pytest.raises(EndpointUnavailable):
-            Outgoing(["127.0.0.1"]).post(listener.url, b"{}", [], 5)
+            call_once(Outgoing(["127.0.0.1"]), "POST", listener.url, b"{}", [], 5)
 
     def test_an_answer_in_drops_ends_at_the_deadline(self):
         with socket.create_server(("127.0.0.1", 0)) as server:
@@ -137,7 +138,9 @@ class TestPost:
             thread.start()
             began = time.monotonic()
             with pytest.raises(EndpointUnavailable):
-                Outgoing(["127.0.0.1"]).post(f"http://127.0.0.1:{server.getsockname()[1]}/", b"{}", [], 0.4)
+                call_once(
+                    Outgoing(["127.0.0.1"]), "POST", f"http://127.0.0.1:{server.getsockname()[1]}/", b"{}", [], 0.4
+                )
             assert time.monotonic() - began < 5
             enough.set()
             thread.join()
@@ -146,7 +149,7 @@ class TestPost:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         with pytest.raises(EndpointUnavailable, match="refused"):
-            Outgoing(["127.0.0.1"]).post(f"http://127.0.0.1:{port}/", b"{}", [], 5)
+            call_once(Outgoing(["127.0.0.1"]), "POST", f"http://127.0.0.1:{port}/", b"{}", [], 5)
 
 
 class TestHeaders:
