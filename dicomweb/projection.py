@@ -7,7 +7,7 @@ can always be found, whatever was killed in between.
 import logging
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, tzinfo
 
 from pymongo.errors import PyMongoError
@@ -127,17 +127,25 @@ def _decided(link: Link) -> Match | None:
     return None if link.subject is None else Match(link.subject, link.based_on)
 
 
-def handler(store: DicomStore) -> Callable[[Version], None]:
-    """What `fhir_server.stream.follow` calls for each version, under the consumer name `CONSUMER`."""
+def together(store: DicomStore) -> Callable[[Sequence[Version]], None]:
+    """What `fhir_server.stream.follow` calls for versions that are at hand, under the consumer name `CONSUMER`."""
 
-    def handle(version: Version) -> None:
-        if version.resource_type == "ImagingStudy":
-            access_of_studies(store, version)
-        elif version.resource_type in ("Task", "ServiceRequest") and not version.deleted:
-            # The order may come after the images.
-            store.look_again(identifiers_of(version.resource()))
+    def handle(versions: Sequence[Version]) -> None:
+        numbers: list[str] = []
+        for version in versions:
+            if version.resource_type == "ImagingStudy":
+                access_of_studies(store, version)
+            elif version.resource_type in ("Task", "ServiceRequest") and not version.deleted:
+                numbers += identifiers_of(version.resource())
+        store.look_again(numbers)  # the order may come after the images
 
     return handle
+
+
+def handler(store: DicomStore) -> Callable[[Version], None]:
+    """The same for a version that comes alone."""
+    handle = together(store)
+    return lambda version: handle([version])
 
 
 def access_of_studies(store: DicomStore, version: Version) -> None:

@@ -52,12 +52,12 @@ class Imaging:
 
     def jobs(self) -> dict[str, Callable[[Event], None]]:
         """Studies become ImagingStudies, and who sees these sees the images."""
-        handle = projection.handler(self.store)
+        handle, together = projection.handler(self.store), projection.together(self.store)
         return {
             "projection": self.projector.run,
             "preparation": self.preparer.run,
             "study access": lambda stop: stream.follow(
-                self.database, projection.CONSUMER, handle, stop, types=projection.TYPES
+                self.database, projection.CONSUMER, handle, stop, together=together, types=projection.TYPES
             ),
         }
 

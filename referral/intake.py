@@ -18,16 +18,21 @@ ORDER_ENDED = {"revoked": "The order was revoked", "entered-in-error": "The orde
 def on_order(practice: Practice, version: Version) -> None:
     """A version of a ServiceRequest: give it its Task, follow its priority, end what it ends."""
     order, before = version.resource(), store.previous(practice.repository, version)
+    ended = order["status"] in ORDER_ENDED
+    ours = order["status"] == "active" and is_for(order, practice.policy.practice)
+    moved = before is not None and before.get("priority") != order.get("priority")
+    if not (ended or ours or moved):
+        return  # whatever its Task is
     referral = tracker.tracker_of(practice.repository, version.reference)
-    if order["status"] in ORDER_ENDED:
+    if ended:
         if referral is not None:
             reason = {"text": ORDER_ENDED[order["status"]]}
             event = event_of(version, "cancelled")
             closing.close(practice.repository, referral.resource["id"], event, practice.clock(), reason=reason)
     elif referral is None:
-        if order["status"] == "active" and is_for(order, practice.policy.practice):
+        if ours:
             store.ensure(practice.repository, _coordination(practice, order))
-    elif before is not None and before.get("priority") != order.get("priority"):
+    elif moved:
         _follow_priority(practice, referral, version)
 
 
