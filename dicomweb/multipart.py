@@ -7,7 +7,7 @@ from typing import Protocol
 
 from fhir_server.errors import BadRequest
 
-CHUNK = 64 * 1024
+CHUNK = 256 * 1024
 MAX_HEADER_BYTES = 16 * 1024
 MAX_PREAMBLE_BYTES = 64 * 1024
 # RFC 2046 allows 70 characters; a widespread sender takes 73.
@@ -87,7 +87,7 @@ class _Reader:
         return True
 
     def headers(self) -> dict[str, str]:
-        while (end := self._buffer.find(b"\r\n\r\n")) < 0:
+        while (end := self._buffer.find(b"\r\n\r\n", 0, MAX_HEADER_BYTES)) < 0:
             if len(self._buffer) > MAX_HEADER_BYTES:
                 raise BrokenMultipart("the header of a part is too long")
             self._fill()

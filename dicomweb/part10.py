@@ -82,11 +82,11 @@ class Bounded:
         self._file = file
         self.size = file.seek(0, os.SEEK_END)
         self._bytes = self._reads = 0
-        file.seek(0)
+        self._at = file.seek(0)  # to ask the file takes the system each time, and pydicom asks for each element
 
     def read(self, size: int = -1) -> bytes:
         """Up to `size` bytes; nothing at the end. Raises StoreFailure when the file ends within them."""
-        left = self.size - self._file.tell()
+        left = self.size - self._at
         if left == 0:
             return b""
         if size < 0 or size > left:
@@ -95,15 +95,18 @@ class Bounded:
         self._reads += 1
         if self._bytes > MAX_HEADER_BYTES or self._reads > MAX_READS:
             raise StoreFailure(OUT_OF_RESOURCES, "the data set is too large without its pixel data")
-        return self._file.read(size)
+        data = self._file.read(size)
+        self._at += len(data)
+        return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         if whence == os.SEEK_SET and not 0 <= offset <= self.size:
             raise cannot_understand("the file ends inside an element")
-        return self._file.seek(offset, whence)
+        self._at = self._file.seek(offset, whence)
+        return self._at
 
     def tell(self) -> int:
-        return self._file.tell()
+        return self._at
 
     def at(self, offset: int, length: int) -> bytes:
         """Exactly that range. Raises StoreFailure when the file ends before."""
@@ -115,8 +118,10 @@ class Bounded:
 
     def part(self, begin: int, end: int) -> bytes:
         """That range as it is, whatever a header may have: the caller knows how long it is."""
-        self._file.seek(begin)
-        return self._file.read(end - begin)
+        self.seek(begin)
+        data = self._file.read(end - begin)
+        self._at += len(data)
+        return data
 
 
 @contextlib.contextmanager

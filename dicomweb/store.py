@@ -15,7 +15,7 @@ import orjson
 import pymongo
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
-from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError
 
 from dicomweb import prepared
 from dicomweb.attributes import (
@@ -54,6 +54,7 @@ from fhir_server.errors import FhirError, Gone, NotFound, PreconditionFailed, Un
 
 SEARCH_TIMEOUT_MS = 20_000
 ATTEMPTS = 5  # at a transaction that meets the same SOP Instance UID in another study's
+_DUPLICATE = 11000  # MongoDB's code of a key that is there already
 EVERYTHING = Access.system("dicomweb")
 DATE_FIELD = f"f.{STUDY_DATE}"
 _STATED = {"study": "dicom_studies", "series": "dicom_series", "instance": "dicom_instances"}
@@ -175,7 +176,9 @@ class DicomStore:
                 with self._database.client.start_session() as session:
                     # Who stores has looked a moment ago, so that at first nobody does.
                     return session.with_transaction(partial(self._transact, batch, link, look=attempt > 1))
-            except DuplicateKeyError:  # the same UID, at the same time, in another request
+            except (DuplicateKeyError, BulkWriteError) as error:  # the same UID, at the same time, in another request
+                if not _are_duplicates(error):
+                    raise
                 if attempt == ATTEMPTS:
                     raise Unavailable("the same instances are being stored by several requests; try again") from None
         raise AssertionError("unreachable")
@@ -183,7 +186,7 @@ class DicomStore:
     def _transact(
         self, batch: list[Received], link: Link | None, session: ClientSession, *, look: bool
     ) -> dict[str, str]:
-        """look: whether some are stored already. Raises DuplicateKeyError when some are, and it was not looked."""
+        """look: whether some are stored already. Raises BulkWriteError when some are, and it was not looked."""
         study = batch[0].instance.study
         uids = [received.instance.sop_instance for received in batch]
         stored_keys: dict[str, str] = {}
@@ -573,6 +576,14 @@ class DicomStore:
 def _visible(access: Access, scope: str = "scope") -> list[dict[str, Any]]:
     """What a study meets that the caller sees. scope: where its scope keys are."""
     return [{scope: {"$in": sorted(keys)}} for keys in access.sights]
+
+
+def _are_duplicates(error: OperationFailure) -> bool:
+    """Whether it failed by keys that are there already, and by nothing else."""
+    if isinstance(error, DuplicateKeyError):
+        return True
+    faults = (error.details or {}).get("writeErrors") or []
+    return bool(faults) and all(fault["code"] == _DUPLICATE for fault in faults)
 
 
 def _at(study: str, series: str | None, sop_instance: str | None) -> dict[str, str]:
