@@ -2,15 +2,17 @@
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import BinaryIO
 
 from dicomweb import wrap
-from dicomweb.blobs import CHUNK, BlobStore, Spooled, is_full
+from dicomweb.blobs import CHUNK, BlobStore, Spooled, unavailable_when_full
 from dicomweb.cleaning import HEAD_BYTES, clean_film, cleaned_jpeg, sniffed
 from dicomweb.failures import StoreFailure
 from dicomweb.instance import receive
 from dicomweb.people import patient_attributes
+from dicomweb.quota import FULL, Quota
 from dicomweb.records import Link
 from dicomweb.store import DicomStore
 from dicomweb.wrap import Known
@@ -25,9 +27,17 @@ _WORDS: Mapping[str, str] = {wrap.JPEG: "Photo", wrap.PNG: "Photo", wrap.PDF: "D
 class Attachments:
     """Adds files to orders. max_bytes: of one file. clock: the practice's time. Thread safe."""
 
-    def __init__(self, store: DicomStore, blobs: BlobStore, max_bytes: int, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        store: DicomStore,
+        blobs: BlobStore,
+        max_bytes: int,
+        clock: Callable[[], datetime],
+        quota: Quota | None = None,
+    ) -> None:
         self._store = store
         self._blobs = blobs
+        self._quota = quota
         self.max_bytes = max_bytes
         self._clock = clock
 
@@ -35,25 +45,21 @@ class Attachments:
         """Keep a file with the order; returns the Study Instance UID. The same file again changes nothing.
 
         order: `ServiceRequest/1`; patient: the resource of its subject; both are the caller's to see. Raises
-        BadRequest, TooLarge, UnsupportedMediaType; Unavailable when the disk is full.
+        BadRequest, TooLarge, UnsupportedMediaType; Unavailable when the disk or the quota is full.
         """
         media_type = sniffed(source.read(HEAD_BYTES))
         source.seek(0)
         if media_type is None:
             raise UnsupportedMediaType("photos (JPEG, PNG), PDFs and films (MP4) are taken")
         limit = self.max_bytes if media_type == wrap.MP4 else min(self.max_bytes, MAX_READ_BYTES)
-        try:
+        with unavailable_when_full():
             sent = self._blobs.spool(_chunks(source), limit)
-        except OSError as error:
-            if not is_full(error):
-                raise
-            raise Unavailable("there is no room to store this file") from error
-        try:
-            return self._add(sent, media_type, order, patient)
-        except StoreFailure as failure:
-            raise BadRequest(failure.text) from None
-        finally:
-            self._blobs.discard(sent)
+            try:
+                return self._add(sent, media_type, order, patient)
+            except StoreFailure as failure:
+                raise BadRequest(failure.text) from None
+            finally:
+                self._blobs.discard(sent)
 
     def _add(self, sent: Spooled, media_type: str, order: str, patient: dict) -> str:
         link = Link(f"Patient/{patient['id']}", (order,), attached=True)
@@ -83,13 +89,27 @@ class Attachments:
         made = self._blobs.spool_file(write, self.max_bytes * 4)
         try:
             received = receive(made)
-            self._blobs.keep([(received.spooled, received.blob_key)])
+            with self._counted(made.size):
+                self._blobs.keep([(received.spooled, received.blob_key)])
+                stored = self._store.add([received], link)
         finally:
             self._blobs.discard(made)
-        stored = self._store.add([received], link)
         if stored[instance] != received.blob_key:  # the same file, sent twice at once
             self._blobs.delete(received.blob_key)
         return study
+
+    @contextmanager
+    def _counted(self, size: int) -> Iterator[None]:
+        """While an object of that size is stored. Raises Unavailable when the quota is full."""
+        if self._quota is None:
+            yield
+            return
+        if not self._quota.take(size):
+            raise Unavailable(FULL)
+        try:
+            yield
+        finally:
+            self._quota.settle(size)
 
     def _study(self, order: str, link: Link) -> str:
         """The study of the order's attachments: the first that no person has made another's."""

@@ -6,6 +6,7 @@ What is received lies in a temporary file first: it is read as DICOM before it i
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import re
 import secrets
@@ -17,9 +18,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from fhir_server.errors import TooLarge
+from fhir_server.errors import TooLarge, Unavailable
 
 CHUNK = 256 * 1024
 LOOK = 64 * 1024 * 1024  # bytes that are received between two looks at what the disk has left
@@ -45,8 +46,8 @@ class BlobStore(ABC):
     """Objects by key. Thread safe; several processes may share the place where they are.
 
     spool: folder of this machine for what is being received. reserve: bytes of its disk that stay free for what else
-    is on it, such as the database: beyond, `spool` fails as on a full disk (see `is_full`). What fails for reasons
-    that are not the caller's raises OSError or Unavailable.
+    is on it, such as the database: beyond, `spool` and `spool_file` fail as on a full disk (see `is_full`). What
+    fails for reasons that are not the caller's raises OSError or Unavailable.
     """
 
     def __init__(self, spool: Path, reserve: int = 0) -> None:
@@ -79,8 +80,9 @@ class BlobStore(ABC):
         """As `spool`, of what `write` writes to a file."""
         self._incoming.mkdir(parents=True, exist_ok=True)
         path = self._incoming / secrets.token_hex(16)
+        self._check_room()
         try:
-            with path.open("xb") as file:
+            with io.BufferedWriter(_Watched(path, self._check_room)) as file:
                 write(file)
             size = path.stat().st_size
             if size > max_bytes:
@@ -150,6 +152,22 @@ class BlobStore(ABC):
     @abstractmethod
     def chunks(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """The object, or a range of it, piece by piece. Raises as `read`."""
+
+
+class _Watched(io.FileIO):
+    """A new file. check: called between pieces of LOOK bytes."""
+
+    def __init__(self, path: Path, check: Callable[[], None]) -> None:
+        super().__init__(path, "xb")
+        self._check = check
+        self._unseen = 0
+
+    def write(self, data: Any, /) -> int:
+        self._unseen += memoryview(data).nbytes
+        if self._unseen > LOOK:
+            self._check()
+            self._unseen = 0
+        return super().write(data)
 
 
 class FolderBlobStore(BlobStore):
@@ -243,6 +261,17 @@ class FolderBlobStore(BlobStore):
 def is_full(error: OSError) -> bool:
     """Whether there was no room, for anybody or for us."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def unavailable_when_full() -> Iterator[None]:
+    """Raises Unavailable where there is no room."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        raise Unavailable("there is no room to store this") from error
 
 
 def blob_key(study: str, series: str, sop_instance: str, sha256: str) -> str:

@@ -23,9 +23,9 @@ from pydicom.valuerep import format_number_as_ds
 from dicomweb import part10, wrap
 from dicomweb.accept import DICOM_XML, EXPLICIT_LITTLE_ENDIAN, OCTETS, content_type
 from dicomweb.attributes import CLASS_UID, INSTANCE_UID
-from dicomweb.blobs import BlobStore, Spooled
+from dicomweb.blobs import BlobStore, Spooled, is_full
 from dicomweb.dicom_json import Attribute, Attributes, text
-from dicomweb.failures import PROCESSING, SYNTAX_NOT_SUPPORTED, StoreFailure, cannot_understand
+from dicomweb.failures import PROCESSING, SYNTAX_NOT_SUPPORTED, StoreFailure, cannot_understand, no_room
 from dicomweb.multipart import Part
 from dicomweb.native_xml import from_xml
 from dicomweb.uids import is_uid
@@ -113,8 +113,11 @@ class Composer:
             try:
                 yield self._file(attributes)
             except StoreFailure as failure:
-                failure.sop_class, failure.sop_instance = _uid(attributes, CLASS_UID), _uid(attributes, INSTANCE_UID)
-                yield failure
+                yield _named(failure, attributes)
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                yield _named(no_room(), attributes)
 
     def close(self) -> None:
         for bulk in self._bulk.values():
@@ -209,6 +212,11 @@ class Composer:
         if syntax is None or not (UID(syntax).is_transfer_syntax and UID(syntax).is_encapsulated):
             raise StoreFailure(SYNTAX_NOT_SUPPORTED, "pixel data of this media type is not taken")
         return syntax
+
+
+def _named(failure: StoreFailure, attributes: Attributes) -> StoreFailure:
+    failure.sop_class, failure.sop_instance = _uid(attributes, CLASS_UID), _uid(attributes, INSTANCE_UID)
+    return failure
 
 
 def _uid(attributes: Attributes, tag: str) -> str | None:

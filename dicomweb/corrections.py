@@ -4,7 +4,7 @@ docs/decisions/0023-corrected-studies.md
 """
 
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO
@@ -13,7 +13,7 @@ import orjson
 
 from dicomweb import prepared
 from dicomweb.attributes import MODALITY, SERIES_NUMBER, of_level
-from dicomweb.blobs import BlobStore
+from dicomweb.blobs import BlobStore, unavailable_when_full
 from dicomweb.dicom_json import Attributes, integer, text
 from dicomweb.failures import StoreFailure
 from dicomweb.instance import Received, receive
@@ -142,9 +142,10 @@ class Corrections:
         change = Change(values, dropped, move.at)
         made: list[Received] = []
         try:
-            for file in files:
-                made.append(self._rewritten(file, change))
-            self._blobs.keep((item.spooled, item.blob_key) for item in made)
+            with unavailable_when_full():
+                for file in files:
+                    made.append(self._rewritten(file, change))
+                self._blobs.keep((item.spooled, item.blob_key) for item in made)
             with self._store.database.client.start_session() as session:
                 superseded = session.with_transaction(lambda s: self._commit(move, made, s))
         except BaseException:
@@ -192,15 +193,12 @@ class Corrections:
                 fresh = {"_id": move.target, "revision": 1, "changed": move.at, "projected": 0}
                 self._studies.insert_one(fresh, session=session)
         ids = [item.instance.sop_instance for item in made]
-        names = {"blob": 1, "original": 1}
+        names = {"blob": 1, "size": 1, "original": 1, "original_size": 1}
         before = {d["_id"]: d for d in self._instances.find({"_id": {"$in": ids}}, names, session=session)}
         self._instances.delete_many({"_id": {"$in": ids}}, session=session)
         for changed in {move.study, move.target}:
             prepared.forget(self._store.database, session, changed, ids)
-        documents = [
-            instance_document(item) | {"original": before[uid].get("original", before[uid]["blob"])}
-            for uid, item in zip(ids, made, strict=True)
-        ]
+        documents = [instance_document(item) | _as_received(before[uid]) for uid, item in zip(ids, made, strict=True)]
         self._instances.insert_many(documents, session=session)
         if move.target != move.study:
             self._rebuild(move.study, None, self._store.now(), session)
@@ -220,11 +218,13 @@ class Corrections:
         """Say of a study what its instances say. Until its ImagingStudy is written the practice alone sees it."""
         by_series: dict[str, list[Attributes]] = {}
         classes: set[str] = set()
-        names = {"series": 1, "sop_class": 1, "q": 1}
+        size = 0
+        names = {"series": 1, "sop_class": 1, "q": 1, "size": 1, "original_size": 1}
         order = [("series", 1), ("n", 1), ("_id", 1)]
         for d in self._instances.find({"study": study}, names, session=session).sort(order):
             by_series.setdefault(d["series"], []).append(orjson.loads(d["q"]))
             classes.add(d["sop_class"])
+            size += d["size"] + d.get("original_size", 0)
         self._series.delete_many({"study": study}, session=session)
         if not by_series:
             self._studies.delete_one({"_id": study}, session=session)
@@ -255,6 +255,7 @@ class Corrections:
             "classes": sorted(classes),
             "series": len(by_series),
             "count": sum(map(len, by_series.values())),
+            "size": size,
             "q": orjson.dumps(attributes),
             "f": keys_of(attributes, of_level("study")) | ({"00080061": modalities} if modalities else {}),
             "changed": now,
@@ -265,6 +266,13 @@ class Corrections:
         if link is not None:
             changed |= {"link": link.document(), "waits": link.subject is None}
         self._studies.update_one({"_id": study}, {"$set": changed}, session=session)
+
+
+def _as_received(before: Mapping[str, Any]) -> dict[str, Any]:
+    """The object that a corrected instance keeps, of its document before the correction."""
+    if "original" in before:
+        return {name: before[name] for name in ("original", "original_size")}
+    return {"original": before["blob"], "original_size": before["size"]}
 
 
 def _reference(study: str) -> str:

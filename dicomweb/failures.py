@@ -28,3 +28,7 @@ class StoreFailure(Exception):
 
 def cannot_understand(text: str) -> StoreFailure:
     return StoreFailure(CANNOT_UNDERSTAND, text)
+
+
+def no_room() -> StoreFailure:
+    return StoreFailure(OUT_OF_RESOURCES, "there is no room to store this instance")

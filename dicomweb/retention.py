@@ -7,7 +7,7 @@ from datetime import date
 from dicomweb.attributes import STUDY_DATE
 from dicomweb.blobs import BlobStore
 from dicomweb.records import state_of
-from dicomweb.store import DATE_FIELD, DicomStore
+from dicomweb.store import DATE_FIELD, OBJECTS_SIZE, DicomStore
 from dicomweb.uids import imaging_study_id
 
 NO_DATE = "none"
@@ -39,7 +39,7 @@ class OldStudy:
 
 def uses(store: DicomStore) -> list[Use]:
     """By the year of the study, the first year first."""
-    by_study = {"_id": "$study", "instances": {"$sum": 1}, "size": {"$sum": "$size"}}
+    by_study = {"_id": "$study", "instances": {"$sum": 1}, "size": {"$sum": OBJECTS_SIZE}}
     joined = {"from": "dicom_studies", "localField": "_id", "foreignField": "_id", "as": "study"}
     year = {"$substrBytes": [{"$ifNull": [{"$first": f"$study.{DATE_FIELD}"}, NO_DATE]}, 0, 4]}
     summed = {"studies": {"$sum": 1}, "instances": {"$sum": "$instances"}, "size": {"$sum": "$size"}}
@@ -57,7 +57,7 @@ def older(store: DicomStore, before: date) -> Iterator[OldStudy]:
 
 def size_of(store: DicomStore, study: str) -> tuple[int, int]:
     """Instances and bytes."""
-    summed = {"_id": None, "instances": {"$sum": 1}, "size": {"$sum": "$size"}}
+    summed = {"_id": None, "instances": {"$sum": 1}, "size": {"$sum": OBJECTS_SIZE}}
     found = store.database["dicom_instances"].aggregate([{"$match": {"study": study}}, {"$group": summed}])
     return next(((one["instances"], one["size"]) for one in found), (0, 0))
 

@@ -31,6 +31,7 @@ from dicomweb.multipart import CHUNK, Part, parts
 from dicomweb.native_xml import as_xml
 from dicomweb.pool import PixelPool
 from dicomweb.prepared import SeriesMetadata
+from dicomweb.quota import Quota
 from dicomweb.records import InstanceFile, StoredInstance
 from dicomweb.rendered_routes import accepted
 from dicomweb.store import DicomStore
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 IMAGING = "ImagingStudy"
 MAY_DELETE = frozenset({"admin", "practice", "system"})  # who may expunge resources, too
 ANYTHING = Accepted(ANY)
+MAX_WARNINGS = 10
 _STORED_FROM = (DICOM, DICOM_JSON, DICOM_XML)
 _STUDY = "/studies/<study>"
 _SERIES = f"{_STUDY}/series/<series>"
@@ -50,9 +52,15 @@ _INSTANCE = f"{_SERIES}/instances/<instance>"
 
 
 def create_blueprint(
-    store: DicomStore, blobs: BlobStore, pool: PixelPool, base_url: str, max_body_mb: int
+    store: DicomStore,
+    blobs: BlobStore,
+    pool: PixelPool,
+    base_url: str,
+    max_body_mb: int,
+    quota: Quota | None = None,
 ) -> Blueprint:
-    """base_url: public address of the service, without a slash at its end. max_body_mb: of one request."""
+    """base_url: public address of the service, without a slash at its end. max_body_mb: of one request. quota: of
+    all images."""
     dicomweb = Blueprint("dicomweb", __name__, url_prefix="/dicomweb")
     max_bytes = max_body_mb * 2**20
     blobs.sweep()
@@ -78,13 +86,16 @@ def create_blueprint(
             check_uid(study, "StudyInstanceUID")
         request.max_content_length = max_bytes
         message, media_type = _message()
-        outcome = stow.store_instances(store, blobs, message, media_type, study, max_bytes)
+        outcome = stow.store_instances(store, blobs, message, media_type, study, max_bytes, quota)
         audit.about(store, (instance.study for instance in outcome.stored))
         answer = stow.answer(outcome, base_url)
         # What is stored is told, in a form that the client may not have asked for rather than not at all.
         if next((a for a in accepted() if a.fits(DICOM_JSON) or a.fits(DICOM_XML)), ANYTHING).fits(DICOM_JSON):
-            return _json(orjson.dumps(answer), outcome.status)
-        return Response(as_xml(answer), outcome.status, content_type=DICOM_XML)
+            response = _json(orjson.dumps(answer), outcome.status)
+        else:
+            response = Response(as_xml(answer), outcome.status, content_type=DICOM_XML)
+        _warn(response, outcome.reasons[:MAX_WARNINGS])
+        return response
 
     # Deleting, which PS3.18 leaves to the server
 
@@ -131,8 +142,7 @@ def create_blueprint(
 
         # Which studies match, and who sees them, has no state but the answer itself.
         answer = unless_known(hashlib.sha256(body).hexdigest(), make)
-        for warning in query.warnings:
-            answer.headers.add("Warning", f'299 radloop "{warning}"')
+        _warn(answer, query.warnings)
         return answer
 
     # WADO-RS
@@ -242,6 +252,12 @@ def _message() -> tuple[Iterable[Part], str]:
         raise BadRequest("the request has no content")
     chunks = chain([first], iter(lambda: request.stream.read(CHUNK), b""))
     return [Part({"content-type": media_type}, chunks)], media_type
+
+
+def _warn(response: Response, texts: Iterable[str]) -> None:
+    """PS3.18 section 8.3.6: for people; an entry each."""
+    for text_ in texts:
+        response.headers.add("Warning", f'299 radloop "{text_}"')
 
 
 def _json(body: bytes | Iterable[bytes], status: int = 200) -> Response:

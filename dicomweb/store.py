@@ -6,7 +6,7 @@ the new revision of its study are one transaction, so the projection to FHIR can
 
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -57,6 +57,8 @@ ATTEMPTS = 5  # at a transaction that meets the same SOP Instance UID in another
 _DUPLICATE = 11000  # MongoDB's code of a key that is there already
 EVERYTHING = Access.system("dicomweb")
 DATE_FIELD = f"f.{STUDY_DATE}"
+# Bytes of an instance: of what is served, and of what was received where a person has corrected it.
+OBJECTS_SIZE = {"$add": ["$size", {"$ifNull": ["$original_size", 0]}]}
 _STATED = {"study": "dicom_studies", "series": "dicom_series", "instance": "dicom_instances"}
 # Where the UIDs of the hierarchy are, by level; other keys are below `f`.
 _UID_FIELDS: dict[Level, dict[str, str]] = {
@@ -257,6 +259,7 @@ class DicomStore:
             "classes": sorted(classes),
             "series": current.get("series", 0) + new_series,
             "count": current.get("count", 0) + len(fresh),
+            "size": current.get("size", 0) + sum(received.spooled.size for received in fresh),
             "q": orjson.dumps(attributes),
             "f": keys,
             "projected": current.get("projected", 0),
@@ -449,6 +452,7 @@ class DicomStore:
             "classes": sorted(self._instances.distinct("sop_class", {"study": study}, session=session)),
             "series": len(series),
             "count": sum(one["count"] for one in series),
+            "size": self._size({"study": study}, session),
             "due": now,
             prepared.DUE: now,
         }
@@ -456,6 +460,16 @@ class DicomStore:
         change = {"$set": left | {key: names}} if names else {"$set": left, "$unset": {key: ""}}
         self._studies.update_one({"_id": study}, change, session=session)
         return sum(one["count"] for one in series)
+
+    def _size(self, instances: Mapping[str, str], session: ClientSession) -> int:
+        """Bytes of their objects."""
+        pipeline: list[dict] = [{"$match": instances}, {"$group": {"_id": None, "size": {"$sum": OBJECTS_SIZE}}}]
+        return next((one["size"] for one in self._instances.aggregate(pipeline, session=session)), 0)
+
+    def used(self) -> int:
+        """Bytes that all studies take. Looks at each of them."""
+        pipeline = [{"$group": {"_id": None, "size": {"$sum": "$size"}}}]
+        return next((one["size"] for one in self._studies.aggregate(pipeline)), 0)
 
     def withdrawn(self, limit: int = 20) -> list[str]:
         """Studies that are deleted whose ImagingStudy is not yet."""

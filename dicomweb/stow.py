@@ -15,9 +15,11 @@ from dicomweb.failures import (
     OUT_OF_RESOURCES,
     StoreFailure,
     cannot_understand,
+    no_room,
 )
 from dicomweb.instance import Instance, Received, receive
 from dicomweb.multipart import Part
+from dicomweb.quota import FULL, Quota
 from dicomweb.store import DicomStore
 from fhir_server.errors import BadRequest, TooLarge
 
@@ -36,6 +38,12 @@ class Outcome:
     failures: list[StoreFailure] = field(default_factory=list)
 
     @property
+    def reasons(self) -> list[str]:
+        """Why some are not stored, in words, each once; not for machines, which have the Failure Reason."""
+        texts = dict.fromkeys(failure.text for failure in self.failures)
+        return ["".join(sign if " " <= sign <= "~" and sign != '"' else "?" for sign in one) for one in texts]
+
+    @property
     def status(self) -> int:
         """200: all, 202: some, or not all as they were sent, 409: none. PS3.18 table 10.5.3-1."""
         if not self.stored:
@@ -44,7 +52,13 @@ class Outcome:
 
 
 def store_instances(
-    store: DicomStore, blobs: BlobStore, parts: Iterable[Part], media_type: str, study: str | None, max_bytes: int
+    store: DicomStore,
+    blobs: BlobStore,
+    parts: Iterable[Part],
+    media_type: str,
+    study: str | None,
+    max_bytes: int,
+    quota: Quota | None = None,
 ) -> Outcome:
     """Store what can be stored. Nothing is, when the message itself is broken: raises BadRequest, TooLarge.
 
@@ -68,7 +82,7 @@ def store_instances(
                 held += item.held
         if not received and not outcome.failures:
             raise BadRequest("the request has no instances")
-        _keep(store, blobs, received, outcome)
+        _keep(store, blobs, received, outcome, quota)
     finally:
         composer.close()
         for item in received:  # those that were kept have moved
@@ -118,7 +132,7 @@ def _files(
         except OSError as error:
             if not is_full(error):
                 raise
-            yield StoreFailure(OUT_OF_RESOURCES, "there is no room to store this instance")
+            yield no_room()
     yield from composer.files()
 
 
@@ -138,16 +152,31 @@ def _receive(blobs: BlobStore, made: Spooled | StoreFailure, study: str | None) 
     return item
 
 
-def _keep(store: DicomStore, blobs: BlobStore, received: list[Received], outcome: Outcome) -> None:
+def _keep(
+    store: DicomStore, blobs: BlobStore, received: list[Received], outcome: Outcome, quota: Quota | None
+) -> None:
     """First the files, then the index: what is in the index can be read, after a crash as well."""
     keys = store.known(item.instance.sop_instance for item in received)
     fresh: list[Received] = []
-    for item in received:
-        if item.instance.sop_instance not in keys:
-            keys[item.instance.sop_instance] = item.blob_key
+    refused: set[str] = set()
+    taken = 0
+    try:
+        for item in received:
+            uid = item.instance.sop_instance
+            if uid in keys or uid in refused:
+                continue
+            if quota is not None:
+                if not quota.take(item.spooled.size):
+                    refused.add(uid)
+                    continue
+                taken += item.spooled.size
+            keys[uid] = item.blob_key
             fresh.append(item)
-    blobs.keep((item.spooled, item.blob_key) for item in fresh)
-    keys |= store.add(fresh)
+        blobs.keep((item.spooled, item.blob_key) for item in fresh)
+        keys |= store.add(fresh)
+    finally:
+        if quota is not None:
+            quota.settle(taken)
     for item in fresh:
         if keys[item.instance.sop_instance] != item.blob_key:  # somebody else was quicker
             blobs.delete(item.blob_key)
@@ -155,12 +184,14 @@ def _keep(store: DicomStore, blobs: BlobStore, received: list[Received], outcome
     originals = store.originals(uid for key, uid in uids.items() if not same_content(keys.get(uid, ""), key))
     for item in received:
         instance = item.instance
-        known = (keys[instance.sop_instance], originals.get(instance.sop_instance, ""))
-        if any(same_content(key, item.blob_key) for key in known):
+        uid = instance.sop_instance
+        if uid in refused:
+            outcome.failures.append(StoreFailure(OUT_OF_RESOURCES, FULL, instance.sop_class, uid))
+        elif any(same_content(key, item.blob_key) for key in (keys[uid], originals.get(uid, ""))):
             outcome.stored.append(instance)
-            continue
-        text = "another object is stored under this SOP Instance UID"
-        outcome.failures.append(StoreFailure(DUPLICATE_SOP_INSTANCE, text, instance.sop_class, instance.sop_instance))
+        else:
+            text = "another object is stored under this SOP Instance UID"
+            outcome.failures.append(StoreFailure(DUPLICATE_SOP_INSTANCE, text, instance.sop_class, uid))
 
 
 def _failed(failure: StoreFailure) -> Attributes:

@@ -16,6 +16,7 @@ from dicomweb.pool import PixelPool
 from dicomweb.preparation import Preparer
 from dicomweb.prepared import Prepared
 from dicomweb.projection import Projector
+from dicomweb.quota import Quota
 from dicomweb.store import DicomStore
 from fhir_server import stream
 from fhir_server.repository import Repository
@@ -33,18 +34,19 @@ class Imaging:
     pool: PixelPool
     projector: Projector
     preparer: Preparer
+    quota: Quota | None
 
     def blueprints(self) -> tuple[Blueprint, ...]:
         """The DICOMweb service and WADO-URI. Their pixel processes start when they are first needed."""
         parts, base = (self.store, self.blobs, self.pool), self.settings.dicomweb_base
         return (
-            routes.create_blueprint(*parts, base, self.settings.max_body_mb),
+            routes.create_blueprint(*parts, base, self.settings.max_body_mb, self.quota),
             wado_uri.create_blueprint(*parts, base),
         )
 
     def attachments(self, clock: Callable[[], datetime]) -> Attachments:
         """What people add to orders. clock: the practice's."""
-        return Attachments(self.store, self.blobs, self.settings.max_file_mb * 2**20, clock)
+        return Attachments(self.store, self.blobs, self.settings.max_file_mb * 2**20, clock, self.quota)
 
     def corrections(self, clock: Callable[[], datetime], record: Record) -> Corrections:
         """What the desk does. clock: the practice's. record: keeps account."""
@@ -78,6 +80,7 @@ def create_imaging(database: Database, repository: Repository, settings: Setting
         pool=PixelPool(settings.pixel_processes, threads=settings.web_threads),
         projector=Projector(store, repository, zone=settings.time_zone),
         preparer=Preparer(store, Prepared(database), blobs, PixelPool(1, idle=True), settings.dicomweb_base),
+        quota=Quota(store, settings.quota_mb * 2**20) if settings.quota_mb else None,
     )
 
 

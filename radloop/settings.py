@@ -35,6 +35,7 @@ class Settings:
     data_dir: str = ".data"
     blobs: str = ""  # s3://bucket/prefix; empty: the folder `blobs` below data_dir
     disk_reserve_mb: int = 1024  # of the disk of data_dir, which no image takes
+    quota_mb: int = 0  # that all images together may take; 0: what the disk has
     public_url: str = ""  # empty: http://host:port
     public_live_url: str = ""  # empty: ws://host:live_port
     proxies: int = 0  # of ours before the web server; each adds the address it was called from to X-Forwarded-For
@@ -173,6 +174,7 @@ class _Schema(marshmallow.Schema):
     data_dir = String(validate=validate.Length(min=1))
     blobs = String(validate=validate.Regexp(_BUCKET, error="{input} is no address such as s3://bucket/prefix"))
     disk_reserve_mb = Integer(validate=validate.Range(0, 2**24))
+    quota_mb = Integer(validate=validate.Range(0, 2**30))
     public_url = String(validate=_url("http", "https"))
     public_live_url = String(validate=_url("ws", "wss"))
     proxies = Integer(validate=validate.Range(0, 10))

@@ -1,13 +1,13 @@
 """`radloop dicom`: what the images take, and how those that are older than the practice keeps them go."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import click
 
 from dicomweb.audit import data_of
-from dicomweb.retention import OldStudy, older, retire, size_of, uses
+from dicomweb.retention import OldStudy, Use, older, retire, size_of, uses
 from dicomweb.store import DicomStore
 from fhir_server.access import Access
 from fhir_server.audit.event import Actor, Event
@@ -28,16 +28,22 @@ def dicom() -> None:
 
 @dicom.command()
 def usage() -> None:
-    """Studies, images and bytes by the year of the study."""
+    """Studies, images and bytes by the year of the study, and what is left of the quota."""
     parts = create_parts(settings())
-    rows = uses(parts.imaging.store)
+    rows, quota = uses(parts.imaging.store), parts.imaging.quota
     parts.close()
-    for row in rows:
-        click.echo(
-            f"{row.year}  {row.studies:>8,} studies  {row.instances:>10,} images  {row.size / 2**20:>12,.1f} MB"
-        )
-    studies, images, size = (sum(getattr(row, name) for row in rows) for name in ("studies", "instances", "size"))
-    click.echo(f"all   {studies:>8,} studies  {images:>10,} images  {size / 2**20:>12,.1f} MB")
+    for line in lines_of(rows, quota.limit if quota else None):
+        click.echo(line)
+
+
+def lines_of(rows: Sequence[Use], limit: int | None) -> Iterator[str]:
+    """What is printed of the years. limit: bytes of the quota."""
+    studies, instances, size = (sum(getattr(row, name) for row in rows) for name in ("studies", "instances", "size"))
+    for row in (*rows, Use("all", studies, instances, size)):
+        yield f"{row.year:4}  {row.studies:>8,} studies  {row.instances:>10,} images  {row.size / 2**20:>12,.1f} MB"
+    if limit:
+        left = max(0, limit - size)
+        yield f"quota {limit / 2**20:,.1f} MB: {size / limit:.1%} taken, {left / 2**20:,.1f} MB left"
 
 
 @dicom.command("retire")

@@ -89,6 +89,22 @@ def test_what_would_take_the_reserve_of_the_disk_is_refused(
     assert (free, list((tmp_path / "blobs" / "incoming").iterdir())) == ([], [])
 
 
+def test_so_is_what_is_written_here(blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is put together, and what is written anew, can be as large as what is received."""
+    free = [2000, 2000, 2000, 999, 999]
+    monkeypatch.setattr("dicomweb.blobs.shutil.disk_usage", lambda _: SimpleNamespace(free=free.pop(0)))
+    monkeypatch.setattr("dicomweb.blobs.LOOK", 100_000)
+    blobs._reserve = 1000
+    made = blobs.spool_file(lambda file: file.write(b"1" * 150_000), 200_000)
+    assert (made.size, made.sha256) == (150_000, hashlib.sha256(b"1" * 150_000).hexdigest())
+    blobs.discard(made)
+    for data in (b"1" * 150_000, b"1"):
+        with pytest.raises(OSError, match="space") as refused:
+            blobs.spool_file(lambda file, data=data: file.write(data), 200_000)
+        assert is_full(refused.value)
+    assert (free, list((tmp_path / "blobs" / "incoming").iterdir())) == ([], [])
+
+
 def test_what_a_killed_server_left_is_swept_away(blobs: BlobStore, tmp_path: Path) -> None:
     left, running = blobs.spool([b"left"], 10), blobs.spool([b"running"], 10)
     os.utime(left.path, (0, 0))

@@ -151,6 +151,16 @@ class TestAnswer:
         monkeypatch.setattr(blobs, "_reserve", 0)
         assert stow(a_slice()).status_code == 200
 
+    def test_so_it_does_when_an_instance_is_put_together(
+        self, client: FlaskClient, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(blobs, "_reserve", 2**60)
+        slice_ = a_slice(pixels=None)
+        answer = send(client, metadata_of(slice_))
+        assert answer.status_code == 409
+        assert failed(answer.json) == [(OUT_OF_RESOURCES, slice_.SOPInstanceUID)]
+        assert 'there is no room to store this instance"' in answer.headers["Warning"]
+
 
 class TestMetadataAndBulkData:
     def test_native_pixels(self, client: FlaskClient) -> None:

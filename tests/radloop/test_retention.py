@@ -7,14 +7,14 @@ import pytest
 from click.testing import CliRunner
 from pymongo.database import Database
 
-from dicomweb.retention import OldStudy
+from dicomweb.retention import OldStudy, Use
 from dicomweb.store import DicomStore
 from fhir_server.access import Access
 from fhir_server.audit.resource import Observer, audit_events
 from fhir_server.repository import Repository
 from fhir_server.store import VersionStore
 from radloop.cli import main
-from radloop.commands.dicom import deletion, reasons_to_keep
+from radloop.commands.dicom import deletion, lines_of, reasons_to_keep
 
 PRACTICE = Access.system("test")
 STUDY = OldStudy("1.2.3", "1", "20100101", waits=False)
@@ -74,6 +74,16 @@ def test_the_audit_trail_is_told_whose_images_go(database: Database) -> None:
     assert told["action"] == "D"
     named = {entity.get("what", {}).get("reference") for entity in told["entity"]}
     assert named >= {"Patient/p1", STUDY.reference}
+
+
+def test_what_is_taken_and_what_is_left_of_the_quota() -> None:
+    rows = [Use("2014", 1, 2, 3 * 2**20), Use("2025", 2, 1500, 2**20)]
+    *years, all_, quota = [" ".join(line.split()) for line in lines_of(rows, 16 * 2**20)]
+    assert years == ["2014 1 studies 2 images 3.0 MB", "2025 2 studies 1,500 images 1.0 MB"]
+    assert all_ == "all 3 studies 1,502 images 4.0 MB"
+    assert quota == "quota 16.0 MB: 25.0% taken, 12.0 MB left"
+    assert len(list(lines_of(rows, None))) == 3
+    assert list(lines_of(rows, 2**20))[-1].endswith("400.0% taken, 0.0 MB left")  # it was made smaller
 
 
 def test_a_day_is_needed() -> None:
