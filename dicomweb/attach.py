@@ -25,7 +25,7 @@ _WORDS: Mapping[str, str] = {wrap.JPEG: "Photo", wrap.PNG: "Photo", wrap.PDF: "D
 
 
 class Attachments:
-    """Adds files to orders. max_bytes: of one file. clock: the practice's time. Thread safe."""
+    """Adds files to orders. max_bytes: of one file. clock: the practice's time, in its zone. Thread safe."""
 
     def __init__(
         self,

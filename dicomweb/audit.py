@@ -1,6 +1,6 @@
 """Who saw, stored and deleted which studies, in the audit trail before it is answered. DICOM PS3.15 section A.5.3."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
@@ -20,17 +20,23 @@ _MAX_DESCRIPTION = 250
 Studies = dict[str, tuple[str, ...]]  # with their patients
 
 
-def install(app: Flask, trail: Trail, store: DicomStore) -> None:
-    """Audit DICOMweb and WADO-URI. Install it behind `http.install`, before whatever may refuse a request."""
+def install(app: Flask, trail: Trail, store: DicomStore, pages: Collection[str] = ()) -> None:
+    """Audit DICOMweb and WADO-URI. Install it behind `http.install`, before whatever may refuse a request.
+
+    pages: endpoints elsewhere that show images, of the `study` in their address.
+    """
+
+    def is_audited() -> bool:
+        return request.blueprint in BLUEPRINTS or request.endpoint in pages
 
     @app.before_request
     def begin() -> None:
-        if request.blueprint in BLUEPRINTS:
+        if is_audited():
             trail.ready()
 
     @app.after_request
     def record(response: Response) -> Response:
-        if request.blueprint not in BLUEPRINTS or request.method == "OPTIONS":
+        if not is_audited() or request.method == "OPTIONS":
             return response
         tell = partial(_record, trail, store, response.status_code)
         return audited(response, lambda: by_caller(trail, response, tell))

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
 from conformance import CANONICAL
-from dicomweb.attributes import STUDY_DATE, STUDY_TIME
+from dicomweb.attributes import SERIES_DATE, SERIES_TIME, STUDY_DATE, STUDY_TIME
 from dicomweb.dicom_json import Attributes, integer, text
 from dicomweb.matching import Match, StudyAttributes
 from dicomweb.records import SeriesContent, StudyContent
@@ -91,7 +91,7 @@ def imaging_study(
         "numberOfSeries": len(content.series),
         "numberOfInstances": content.count,
         "description": clean(text(attributes, "00081030")),
-        "series": [_series(series) for series in content.series],
+        "series": [_series(series, zone) for series in content.series],
     }
     made = {name: value for name, value in resource.items() if value not in (None, "", [])}
     if content.link is not None and content.link.attached:
@@ -111,9 +111,14 @@ def is_withdrawn(resource: dict) -> bool:
     return resource["status"] == "entered-in-error" and resource.get("numberOfInstances") == 0
 
 
-def started(attributes: Attributes, zone: tzinfo) -> str | None:
-    """Study Date and Time as a FHIR dateTime: the date alone when there is no readable time; None without a date."""
-    date_, time_ = text(attributes, STUDY_DATE).replace(".", ""), text(attributes, STUDY_TIME).replace(":", "")
+def started(
+    attributes: Attributes, zone: tzinfo, date_tag: str = STUDY_DATE, time_tag: str = STUDY_TIME
+) -> str | None:
+    """Study Date and Time as a FHIR dateTime: the date alone when there is no readable time; None without a date.
+
+    zone: where the images do not say theirs.
+    """
+    date_, time_ = text(attributes, date_tag).replace(".", ""), text(attributes, time_tag).replace(":", "")
     try:
         day = datetime.strptime(date_, "%Y%m%d").date()  # noqa: DTZ007  # the zone follows below
     except ValueError:
@@ -183,7 +188,7 @@ def _logical_subject(study: StudyAttributes) -> dict:
     return subject | {"display": name or "Patient not known here"}
 
 
-def _series(series: SeriesContent) -> dict:
+def _series(series: SeriesContent, zone: tzinfo) -> dict:
     attributes = series.attributes
     modality = text(attributes, "00080060")
     side = _SIDES.get(text(attributes, "00200060"))
@@ -194,6 +199,7 @@ def _series(series: SeriesContent) -> dict:
         "description": clean(text(attributes, "0008103E")),
         "numberOfInstances": series.count,
         "bodySite": _body_site(clean(text(attributes, "00180015"))),
+        "started": started(attributes, zone, SERIES_DATE, SERIES_TIME),
         "laterality": {"system": SNOMED, "code": side[0], "display": side[1]} if side else None,
         "instance": [
             {

@@ -1,5 +1,6 @@
 """Photos, PDFs and films that are no DICOM yet, wrapped into the SOP class that is made for them. Pure: content and
-what is known of it in, a DICOM file out; the compressed content stays byte by byte as it was.
+what is known of it in, a DICOM file out; the compressed content stays byte by byte as it was. `now` is aware: dates
+and times are written in its zone.
 
 PS3.3 annexes A.32.4-5 (VL and Video Photographic Image), A.45.1 (Encapsulated PDF), PS3.18 section 10.5.1.
 """
@@ -247,8 +248,9 @@ def _identify(dataset: Dataset, known: Known, now: datetime) -> None:
     dataset.SeriesNumber = dataset.InstanceNumber = 1
     dataset.Manufacturer, dataset.Laterality, dataset.PatientOrientation = "", None, None
     date, time = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
-    dataset.StudyDate = dataset.ContentDate = date
-    dataset.StudyTime = dataset.ContentTime = time
+    dataset.StudyDate = dataset.SeriesDate = dataset.ContentDate = date
+    dataset.StudyTime = dataset.SeriesTime = dataset.ContentTime = time
+    dataset.TimezoneOffsetFromUTC = now.strftime("%z")
     dataset.AcquisitionDateTime = date + time
     for keyword, value in known.attributes.items():
         setattr(dataset, keyword, value)

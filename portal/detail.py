@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dicomweb.imaging_study import is_attached
+from dicomweb.projection import URN
 from fhir_server.access import Access
+from fhir_server.errors import NotFound
 from portal import office
 from portal.words import Words, words_of
 from referral import board, store
@@ -18,8 +20,20 @@ from referral.timeline import Entry, timeline
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """A file that came with the order, by its UIDs. words: what it is, such as `Photo`; added: when it was sent."""
+
+    study: str
+    series: str
+    instance: str
+    words: str
+    added: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Study:
-    """The facts of an ImagingStudy. modalities: DICOM codes such as CT. attached: it came with the order."""
+    """The facts of an ImagingStudy. modalities: DICOM codes such as CT. attached: it came with the order; files: that
+    it consists of then, the first one first."""
 
     description: str
     modalities: tuple[str, ...]
@@ -27,6 +41,7 @@ class Study:
     series: int
     instances: int
     attached: bool
+    files: tuple[File, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +133,28 @@ def _studies(practice: Practice, access: Access, order: str) -> Iterator[Study]:
             study.get("numberOfSeries", 0),
             study.get("numberOfInstances", 0),
             is_attached(study),
+            tuple(_files(study)) if is_attached(study) else (),
         )
+
+
+def attached_file(practice: Practice, access: Access, task_id: str, study: str, series: str, instance: str) -> File:
+    """A file of the referral. Raises NotFound, also where the caller does not see the referral."""
+    card = board.card_of(practice, access, task_id)
+    for one in _studies(practice, access, card.order):
+        for file in one.files:
+            if (file.study, file.series, file.instance) == (study, series, instance):
+                return file
+    raise NotFound("this referral has no such file")
+
+
+def _files(study: dict) -> list[File]:
+    uid = next((i["value"].removeprefix(URN) for i in study["identifier"] if i["value"].startswith(URN)), "")
+    found = [
+        File(uid, one["uid"], instance["uid"], one.get("description", "File"), moment(one.get("started")))
+        for one in study.get("series", [])
+        for instance in one.get("instance", [])
+    ]
+    return sorted(found, key=lambda file: (file.added is None, file.added, file.instance))
 
 
 def _reports(practice: Practice, access: Access, order: str) -> Iterator[Report]:

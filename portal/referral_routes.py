@@ -7,10 +7,12 @@ from flask import Blueprint, Response, g, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from dicomweb.attach import Attachments
+from dicomweb.attached import AttachedFiles
+from dicomweb.delivery import unless_known
 from fhir_server.errors import BadRequest, Forbidden, NotFound
 from fhir_server.http import current_access
 from portal import office, refer
-from portal.detail import detail
+from portal.detail import attached_file, detail
 from portal.launching import context_of
 from portal.overview import overview
 from portal.page import page, sent_text, sent_version
@@ -22,6 +24,14 @@ from smart_auth.guard import MAX_FORM_BYTES, takes_files
 from smart_auth.launch import begin, launchable
 from smart_auth.service import AuthService
 
+IMAGES = frozenset({"portal.file"})  # what the audit trail takes for seeing a study
+# A file alone in a window of its own: the browser's viewers for PDF and film are let do their work, and no script.
+FILE_POLICY = (
+    "default-src 'none'; img-src 'self'; media-src 'self'; object-src 'self'; style-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_NAMES = {"Photo": "photo", "Document": "document", "Film": "film"}
+_ENDINGS = {"image/jpeg": "jpg", "application/pdf": "pdf", "video/mp4": "mp4"}
 DONE = {
     "sent": "The referral is on its way to the practice.",
     "withdrawn": "Your wish to withdraw the referral is on its way.",
@@ -31,7 +41,9 @@ DONE = {
 }
 
 
-def add(portal: Blueprint, practice: Practice, auth: AuthService, attachments: Attachments) -> None:
+def add(
+    portal: Blueprint, practice: Practice, auth: AuthService, attachments: Attachments, files: AttachedFiles
+) -> None:
     """Add these pages to the portal."""
 
     @portal.get("/referrals")
@@ -99,6 +111,18 @@ def add(portal: Blueprint, practice: Practice, auth: AuthService, attachments: A
             raise BadRequest("choose a file first")
         attachments.add(cast(BinaryIO, file.stream), card.order, patient.resource())
         return _back(task_id, "attached")
+
+    @portal.get("/referrals/<task_id>/files/<study>/<series>/<instance>")
+    def file(task_id: str, study: str, series: str, instance: str) -> Response:
+        """A photo, PDF or film of the referral: for whoever sees the referral and the study."""
+        access = current_access()
+        found = attached_file(practice, access, task_id, study, series, instance)
+        state = files.state(access, study, series, instance)
+        answer = unless_known(state, lambda: files.content(study, series, instance))
+        answer.headers["Content-Security-Policy"] = FILE_POLICY
+        ending = _ENDINGS.get(answer.mimetype or "", "bin")
+        answer.headers["Content-Disposition"] = f'inline; filename="{_NAMES.get(found.words, "file")}.{ending}"'
+        return answer
 
     @portal.post("/referrals/<task_id>/withdraw")
     def withdraw(task_id: str) -> AnyResponse:

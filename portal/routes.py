@@ -105,7 +105,7 @@ def create_blueprint(
 
     desk_routes.add(portal, practice)
     study_routes.add(portal, practice, imaging)
-    referral_routes.add(portal, practice, auth, attachments)
+    referral_routes.add(portal, practice, auth, attachments, imaging.files)
     client_routes.add(portal, auth)
     user_routes.add(portal, auth)
     mail_routes.add(portal, addresses)

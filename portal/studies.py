@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from dicomweb.attached import AttachedFiles
 from dicomweb.corrections import Act, Corrections, Record
 from dicomweb.dicom_json import integer, text
 from dicomweb.imaging_study import started
@@ -53,10 +54,11 @@ def account(trail: Trail, repository: Repository) -> Record:
 
 @dataclass(frozen=True, slots=True)
 class Imaging:
-    """What the desk works with."""
+    """What the pages of images work with. files: that came with referrals."""
 
     store: DicomStore
     corrections: Corrections
+    files: AttachedFiles
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pymongo.database import Database
 
 from dicomweb import projection, routes, wado_uri
 from dicomweb.attach import Attachments
+from dicomweb.attached import AttachedFiles
 from dicomweb.blobs import BlobStore, FolderBlobStore
 from dicomweb.corrections import Corrections, Record
 from dicomweb.pool import PixelPool
@@ -46,7 +47,13 @@ class Imaging:
 
     def attachments(self, clock: Callable[[], datetime]) -> Attachments:
         """What people add to orders. clock: the practice's."""
-        return Attachments(self.store, self.blobs, self.settings.max_file_mb * 2**20, clock, self.quota)
+        zone = self.settings.time_zone
+        limit = self.settings.max_file_mb * 2**20
+        return Attachments(self.store, self.blobs, limit, lambda: clock().astimezone(zone), self.quota)
+
+    def attached_files(self) -> AttachedFiles:
+        """The same, to be opened."""
+        return AttachedFiles(self.store, self.blobs, self.pool)
 
     def corrections(self, clock: Callable[[], datetime], record: Record) -> Corrections:
         """What the desk does. clock: the practice's. record: keeps account."""

@@ -12,6 +12,7 @@ import fhir_server.http
 import fhir_server.openapi
 import fhir_server.routes
 import portal.admin_audit
+import portal.referral_routes
 import portal.routes
 import portal.tracker_routes
 import smart_auth.audit
@@ -40,7 +41,7 @@ def create_app(parts: Parts) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 2**20
     fhir_server.http.install(app)
     fhir_server.audit.rest.install(app, parts.audit.trail)
-    dicomweb.audit.install(app, parts.audit.trail, parts.imaging.store)
+    dicomweb.audit.install(app, parts.audit.trail, parts.imaging.store, portal.referral_routes.IMAGES)
     smart_auth.audit.install(app, parts.audit.trail, auth, portal.admin_audit.ENDPOINTS)
     guard.install(
         app,
@@ -99,6 +100,7 @@ def create_app(parts: Parts) -> Flask:
             Imaging(
                 parts.imaging.store,
                 parts.imaging.corrections(parts.clock, account(parts.audit.trail, parts.repository)),
+                parts.imaging.attached_files(),
             ),
         )
     )

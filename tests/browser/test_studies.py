@@ -90,3 +90,8 @@ def test_a_photo_is_added_to_a_referral(visit: Visit, cast: Cast) -> None:
     page.locator("#attach").click()
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
     pictured(page, "photo-320")
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="Photo 1").click()
+    shown = opened.value.locator("img")
+    expect(shown).to_be_visible()
+    assert shown.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [40, 30]

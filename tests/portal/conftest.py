@@ -18,8 +18,10 @@ from pymongo.database import Database
 import conformance
 import fhir_server.http
 from dicomweb.attach import Attachments
+from dicomweb.attached import AttachedFiles
 from dicomweb.blobs import BlobStore, FolderBlobStore
 from dicomweb.corrections import Corrections
+from dicomweb.pool import PixelPool
 from dicomweb.projection import Projector, ensure_endpoint
 from dicomweb.store import DicomStore
 from fhir_server.access import Access
@@ -142,7 +144,11 @@ def create_app(
     database, repository = practice.repository.store.database, practice.repository
     nowhere = DicomStore(database), FolderBlobStore(Path("nowhere"))
     attachments = attachments or Attachments(*nowhere, 1, practice.clock)
-    imaging = imaging or Imaging(nowhere[0], Corrections(*nowhere, practice.clock, lambda _act: None))
+    imaging = imaging or Imaging(
+        nowhere[0],
+        Corrections(*nowhere, practice.clock, lambda _act: None),
+        AttachedFiles(*nowhere, PixelPool(1)),
+    )
     desk = SubscriptionDesk(SubscriptionStore(database), repository, conformance.topics())
     addresses = Addresses(MongoAddresses(database), outbox, ORIGIN)
     app.register_blueprint(
@@ -161,6 +167,13 @@ def studies(database: Database) -> DicomStore:
 @pytest.fixture
 def blobs(tmp_path: Path) -> BlobStore:
     return FolderBlobStore(tmp_path / "blobs")
+
+
+@pytest.fixture(scope="session")
+def pool() -> Iterator[PixelPool]:
+    pool = PixelPool(1)
+    yield pool
+    pool.close()
 
 
 @pytest.fixture
@@ -192,9 +205,12 @@ def app(
     studies: DicomStore,
     blobs: BlobStore,
     audit: Audit,
+    pool: PixelPool,
 ) -> Flask:
     record = account(audit.trail, practice.repository)
-    imaging = Imaging(studies, Corrections(studies, blobs, practice.clock, record))
+    imaging = Imaging(
+        studies, Corrections(studies, blobs, practice.clock, record), AttachedFiles(studies, blobs, pool)
+    )
     return create_app(auth, practice, bindings, outbox, attachments=attachments, imaging=imaging)
 
 
