@@ -4,6 +4,7 @@ import base64
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 
 from pydicom.uid import ExplicitVRBigEndian
 
@@ -62,7 +63,8 @@ def bulk_data_of(
     blobs: BlobStore,
     base: str,
 ) -> Content:
-    """All bulk data of the instances, or that at the given paths, in one message. Raises NotAcceptable.
+    """All bulk data of the instances, or that at the given paths, in one message. Raises NotAcceptable; NotFound when
+    there is none.
 
     base: address of the service.
     """
@@ -77,7 +79,11 @@ def bulk_data_of(
                 if _exists(stored, path):
                     yield from _parts(stored, path, blobs, f"{here}/{path}")
 
-    return multipart_of(OCTETS, parts())
+    found = parts()
+    first = next(found, None)
+    if first is None:
+        raise NotFound("there is no such bulk data here")
+    return multipart_of(OCTETS, chain([first], found))
 
 
 def bulk_value(stored: StoredInstance, path: str, blobs: BlobStore) -> BulkValue:

@@ -7,7 +7,7 @@ from itertools import chain
 from zlib import MAX_WBITS, compressobj
 
 import orjson
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, current_app, request
 
 from dicomweb import audit, bulk, qido, rendered_routes, stow, wado
 from dicomweb.accept import (
@@ -36,7 +36,8 @@ from dicomweb.records import InstanceFile, StoredInstance
 from dicomweb.rendered_routes import accepted
 from dicomweb.store import DicomStore
 from dicomweb.uids import check_uid, imaging_study_id
-from fhir_server.errors import BadRequest, Forbidden, UnsupportedMediaType
+from dicomweb.wadl import WADL, wadl
+from fhir_server.errors import BadRequest, Forbidden, NotAcceptable, UnsupportedMediaType
 from fhir_server.http import current_access
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,23 @@ def create_blueprint(
         access.require_every("read", IMAGING)
         _check(study, series, instance)
         return store.check_visible(access, study)
+
+    # Capabilities. What browsers ask by OPTIONS before they send anything has been answered before it comes here.
+
+    @dicomweb.before_request
+    def at_every_address() -> Response | None:
+        return capabilities() if request.method == "OPTIONS" else None
+
+    @dicomweb.route("/", methods=["OPTIONS"])
+    def capabilities() -> Response:
+        if not any(wanted.fits(WADL) or wanted.content == DICOM_XML for wanted in accepted()):
+            raise NotAcceptable(f"the capabilities of the service are available as {WADL}")
+        address = str(request.url_rule).removeprefix("/dicomweb")
+        rules = [rule for rule in current_app.url_map.iter_rules() if rule.endpoint.startswith("dicomweb.")]
+        routes = [(rule.rule.removeprefix("/dicomweb"), rule.methods or ()) for rule in rules]
+        answer = Response(wadl(routes, base_url, address), content_type=WADL)
+        answer.allow.update(current_app.create_url_adapter(request).allowed_methods())  # type: ignore[union-attr]
+        return answer
 
     # STOW-RS
 

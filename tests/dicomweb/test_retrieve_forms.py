@@ -268,6 +268,15 @@ class TestBulkData:
         assert headers["content-location"] == f"{BASE}{address(dataset)[9:]}/bulkdata/7FE00010"
         assert client.get(f"{here}/pixeldata", headers={"Accept": "image/png"}).status_code == 406
 
+    @pytest.mark.parametrize("level", LEVELS)
+    def test_where_there_is_none_no_empty_message_is_sent(self, stow: Stow, client: FlaskClient, level: str) -> None:
+        """A multipart message has at least one part. RFC 2046 section 5.1.1."""
+        dataset = a_slice(pixels=None)
+        stow(dataset)
+        here = f"/dicomweb/studies/{dataset.StudyInstanceUID}{level.format(dataset)}"
+        assert client.get(f"{here}/pixeldata").status_code == 404
+        assert client.get(f"{here}/bulkdata").status_code == 404
+
 
 class TestKnownAlready:
     PATHS = ("", "/metadata", "/frames/1", "/rendered", "/thumbnail", "/bulkdata/7FE00010", "/pixeldata")

@@ -2,6 +2,7 @@
 
 import random
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
 import pytest
 from flask import Flask
@@ -9,6 +10,7 @@ from flask.testing import FlaskClient
 from pydicom.dataset import Dataset
 
 from dicomweb.projection import Projector
+from dicomweb.store import DicomStore
 from dicomweb.uids import imaging_study_id
 from fhir_server.access import Access, Scope
 from fhir_server.repository import Repository
@@ -150,3 +152,75 @@ def test_qido_and_fhir_find_the_same_studies(
                 differing.append(f"{name}: {qido}: only QIDO {by_qido - by_fhir}, only FHIR {by_fhir - by_qido}")
     assert not differing, "\n".join(differing)
     assert [name for name, count in seen.items() if not count] == ["a stranger"]
+
+
+def asked_both(
+    client: FlaskClient, repository: Repository, made: list[Dataset], qido: dict[str, str], *fhir: tuple[str, str]
+) -> tuple[set[str], set[str]]:
+    """The last numbers of the studies that each of the two finds."""
+    uids = {imaging_study_id(one.StudyInstanceUID): str(one.StudyInstanceUID) for one in made}
+    found = client.get(f"/dicomweb/studies?{urlencode(qido)}").json
+    matches = repository.search(PRACTICE, "ImagingStudy", list(fhir), strict=True).matches
+    by_qido = {match["0020000D"]["Value"][0] for match in found}
+    return tuple({uid.rpartition(".")[2] for uid in one} for one in (by_qido, {uids[v.id] for v in matches}))  # type: ignore[return-value]
+
+
+def test_a_day_of_the_practice_is_asked_for_with_its_zone(
+    client: FlaskClient, stow: Stow, store: DicomStore, repository: Repository
+) -> None:
+    """Around midnight the day is another one in Greenwich: FHIR compares moments, QIDO-RS what the images say."""
+    projector = Projector(store, repository, zone=ZoneInfo("Europe/Zurich"))
+    said = [
+        ("20240130", "235959", None),
+        ("20240131", "000000", None),
+        ("20240131", "003000", "+0100"),
+        ("20240131", "120000", None),
+        ("20240131", "235959.999", None),
+        ("20240201", "000000", None),
+        ("20240201", "003000", None),
+        ("20240131", "200000", "-0500"),  # taken elsewhere; of the first of February in the practice
+    ]
+    made = [
+        a_slice(StudyInstanceUID=f"1.2.4.{n}", StudyDate=day, StudyTime=time, TimezoneOffsetFromUTC=offset)
+        for n, (day, time, offset) in enumerate(said)
+    ]
+    assert stow(*made).status_code == 200
+    while projector.project_due():
+        pass
+
+    def ask(qido: str, *fhir: str) -> tuple[set[str], set[str]]:
+        return asked_both(client, repository, made, {"StudyDate": qido}, *(("started", one) for one in fhir))
+
+    here = ("ge2024-01-31T00:00:00+01:00", "lt2024-02-01T00:00:00+01:00")
+    day = {"1", "2", "3", "4"}
+    assert ask("20240131", *here) == (day | {"7"}, day)
+    assert ask("20240131", "ge2024-01-31T00:00:00-05:00", "lt2024-02-01T00:00:00-05:00")[1] >= {"7"}
+    assert ask("20240201-", "ge2024-02-01T00:00:00+01:00") == ({"5", "6"}, {"5", "6", "7"})
+    assert ask("-20240130", "lt2024-01-31T00:00:00+01:00") == ({"0"}, {"0"})
+    # Without a zone FHIR takes a date for a day of UTC.
+    assert ask("20240131", "2024-01-31")[1] == {"3", "4", "5", "6"}
+
+
+@pytest.mark.usefixtures("orders")
+def test_the_other_numbers_of_a_patient_are_known_to_fhir_alone(
+    client: FlaskClient, stow: Stow, projector: Projector, repository: Repository
+) -> None:
+    """A number that the images do not carry is not in them; the desk's correction puts the record's into them."""
+    patient = repository.read(PRACTICE, "Patient", "p0").resource()
+    patient["identifier"].append({"system": "urn:insurer", "value": "I-900"})
+    repository.update(PRACTICE, patient)
+    made = [
+        a_slice(StudyInstanceUID="1.2.5.1", PatientID="P-1", AccessionNumber="A0"),
+        a_slice(StudyInstanceUID="1.2.5.2", PatientID="P-1", AccessionNumber="nobody's"),
+        a_slice(StudyInstanceUID="1.2.5.3", PatientID="", AccessionNumber="A0"),
+    ]
+    assert stow(*made).status_code == 200
+    while projector.project_due():
+        pass
+
+    def ask(number: str, *fhir: tuple[str, str]) -> tuple[set[str], set[str]]:
+        return asked_both(client, repository, made, {"PatientID": number}, *fhir)
+
+    assert ask("P-1", ("patient.identifier", "P-1")) == ({"1", "2"}, {"1", "3"})
+    assert ask("P-1", ("patient:identifier", "P-1")) == ({"1", "2"}, {"2"})
+    assert ask("I-900", ("patient.identifier", "urn:insurer|I-900")) == (set(), {"1", "3"})
