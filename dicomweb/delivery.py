@@ -1,14 +1,21 @@
 """Conditional and partial answers, and what browsers may keep of them. RFC 9110 sections 8.8, 13 and 14, RFC 9111."""
 
 import hashlib
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
+from itertools import chain, islice
 
-from flask import Response, request
+from flask import Blueprint, Response, request
 from werkzeug.http import parse_range_header
 
+from dicomweb.blobs import BlobMissing
 from dicomweb.content import Content
-from fhir_server.errors import FhirError
+from dicomweb.store import DicomStore
+from fhir_server.errors import FhirError, Unavailable
+from fhir_server.http import refusal
+
+log = logging.getLogger(__name__)
 
 # May be kept, by the browser alone, and is asked for again each time: with its entity tag that costs 304 and no
 # bytes, and the rights of the caller are looked at whenever something is shown.
@@ -44,21 +51,41 @@ def unless_known(state: str, make: Callable[[], Content | Response]) -> Response
     return response
 
 
+def tell_of_missing_objects(blueprint: Blueprint, store: DicomStore) -> None:
+    """Let the blueprint answer when an object is not there: it was deleted or replaced after it was looked up, or it
+    is lost, which an administrator has to know."""
+
+    @blueprint.errorhandler(BlobMissing)
+    def missing(error: BlobMissing) -> Response:
+        study = (request.view_args or {}).get("study") or request.args.get("studyUID", "").strip()
+        if not store.has_object(study, str(error)):
+            return refusal(Unavailable("this study was changed a moment ago; ask again"))
+        log.error("object %s is lost or damaged; `radloop check dicom` tells of all of them", error)
+        return refusal(FhirError("an object of this study is lost or damaged; the practice has to look after it"))
+
+
+def begun(chunks: Iterable[bytes]) -> Iterable[bytes]:
+    """The same, of which the first ones have been read (of a message in parts the head, and content): what cannot be
+    had is told before the answer begins."""
+    iterator: Iterator[bytes] = iter(chunks)
+    return chain(list(islice(iterator, 2)), iterator)
+
+
 def _sent(content: Content, tag: str) -> Response:
     """The content, or the one range of it that was asked for. Raises RangeNotSatisfiable."""
     length, section = content.length, content.section
     if length is None or section is None:
-        response = Response(content.chunks, content_type=content.content_type)
+        response = Response(begun(content.chunks), content_type=content.content_type)
         if length is not None:
             response.content_length = length
         return response
     wanted = _range(length, tag)
     if wanted is None:
-        response = Response(content.chunks, content_type=content.content_type)
+        response = Response(begun(content.chunks), content_type=content.content_type)
         response.content_length = length
     else:
         begin, end = wanted
-        response = Response(section(begin, end - begin), 206, content_type=content.content_type)
+        response = Response(begun(section(begin, end - begin)), 206, content_type=content.content_type)
         response.content_length = end - begin
         response.headers["Content-Range"] = f"bytes {begin}-{end - 1}/{length}"
     response.headers["Accept-Ranges"] = "bytes"

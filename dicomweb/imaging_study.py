@@ -14,6 +14,7 @@ from dicomweb.uids import ENDPOINT_ID, imaging_study_id
 
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
 SNOMED = "http://snomed.info/sct"
+OPENED_ALIKE = "http://fhir.org/argonaut/smart-imaging/StructureDefinition/requires-access-token"
 IDENTIFIER_TYPE = "http://terminology.hl7.org/CodeSystem/v2-0203"
 # meta.tag of a study that came with its order: photos, letters, films that an office or the front desk added to it.
 ATTACHED = (f"{CANONICAL}/CodeSystem/origin", "attached")
@@ -52,10 +53,13 @@ _SIDES = {"L": ("7771000", "Left"), "R": ("24028007", "Right")}
 _CODE = re.compile(r"[^\s]+( [^\s]+)*")
 
 
-def endpoint(dicomweb_base: str) -> dict:
-    """Where the images of every study are; clients add `/studies/{uid}`."""
+def endpoint(dicomweb_base: str, *, tells_of_token: bool = False) -> dict:
+    """Where the images of every study are; clients add `/studies/{uid}`.
+
+    tells_of_token: that the token for the ImagingStudy opens it, as SMART Imaging Access (a draft) wants it said.
+    """
     connection = "http://terminology.hl7.org/CodeSystem/endpoint-connection-type"
-    return {
+    return ({"extension": [{"url": OPENED_ALIKE, "valueBoolean": True}]} if tells_of_token else {}) | {
         "resourceType": "Endpoint",
         "id": ENDPOINT_ID,
         "status": "active",

@@ -160,6 +160,6 @@ def access_of_studies(store: DicomStore, version: Version) -> None:
         store.set_scope(study, () if version.deleted else version.scope, version.version)
 
 
-def ensure_endpoint(repository: Repository, dicomweb_base: str) -> None:
+def ensure_endpoint(repository: Repository, dicomweb_base: str, *, tells_of_token: bool = False) -> None:
     """The Endpoint that every ImagingStudy names, with this server's address. Called before the server answers."""
-    repository.update(SYSTEM, endpoint(dicomweb_base))
+    repository.update(SYSTEM, endpoint(dicomweb_base, tells_of_token=tells_of_token))

@@ -24,7 +24,7 @@ from dicomweb.attributes import STUDY_UID, Level
 from dicomweb.blobs import BlobStore
 from dicomweb.cache import Remembered
 from dicomweb.content import Content
-from dicomweb.delivery import unless_known
+from dicomweb.delivery import tell_of_missing_objects, unless_known
 from dicomweb.dicom_json import text
 from dicomweb.instance import instance_address
 from dicomweb.multipart import CHUNK, Part, parts
@@ -237,6 +237,7 @@ def create_blueprint(
         found = store.stored_instances(study, series, instance)
         return unless_known(state, lambda: bulk.bulk_data_of(found, paths, accepted(), blobs, base_url))
 
+    tell_of_missing_objects(dicomweb, store)
     rendered_routes.add_routes(dicomweb, remembered, blobs, pool, base_url, readable)
     return dicomweb
 

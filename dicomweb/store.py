@@ -359,6 +359,10 @@ class DicomStore:
 
         return rest()
 
+    def has_object(self, study: str, blob_key: str) -> bool:
+        """Whether an instance of the study has this object."""
+        return self._instances.find_one({"study": study, "blob": blob_key}, {"_id": 1}) is not None
+
     def files(self, study: str, series: str | None = None, sop_instance: str | None = None) -> list[InstanceFile]:
         """The instances at that address, in order. Raises NotFound when there is none."""
         names = {"series": 1, "sop_class": 1, "ts": 1, "blob": 1}

@@ -60,6 +60,8 @@ def instance_files(
             rest = (_file_part(blobs, file, base, target, load, pool) for file in files[1:])
             if target in (None, "*") or all(file.transfer_syntax == target for file in files):
                 return multipart(DICOM, [first, *rest])
+            for file in files:
+                blobs.size(file.blob_key)  # one that is missing is told before the first byte
             return multipart_of(DICOM, itertools.chain([first], rest))
         section = None if first.size is None else partial(blobs.chunks, files[0].blob_key)
         return Content(first.headers["Content-Type"], first.chunks(), first.size, section)

@@ -8,7 +8,7 @@ from dicomweb import wado
 from dicomweb.accept import ANY, DICOM, Accepted, parse_accept
 from dicomweb.blobs import BlobStore
 from dicomweb.content import Content
-from dicomweb.delivery import unless_known
+from dicomweb.delivery import tell_of_missing_objects, unless_known
 from dicomweb.dicom_json import integer
 from dicomweb.display import Window
 from dicomweb.drawing import MAX_VIEWPORT, Viewport
@@ -30,6 +30,7 @@ _REFUSED = ("presentationUID", "presentationSeriesUID")
 def create_blueprint(store: DicomStore, blobs: BlobStore, pool: PixelPool, base_url: str) -> Blueprint:
     """base_url: public address of the DICOMweb service, without a slash at its end."""
     uri = Blueprint("wado_uri", __name__)
+    tell_of_missing_objects(uri, store)
 
     @uri.get("/wado")
     def retrieve() -> Response:

@@ -6,7 +6,7 @@ search, include, chain or history can leave it out. Scopes with parameters narro
 that a resource has (`fhir_server.reach`).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from fhir_server.errors import Forbidden
@@ -135,6 +135,20 @@ class Access:
     def is_about_patient(self) -> bool:
         """Whether a scope is about one patient, which narrows all that is seen."""
         return self.patient is not None and any(scope.context == "patient" for scope in self.scopes)
+
+    def require_own_patient(self, parameters: Iterable[tuple[str, str]]) -> None:
+        """Raise Forbidden when a search with a token of one patient names another one.
+
+        An empty answer would look as if the other one had nothing. SMART Imaging Access, section 5.2.3.
+        """
+        if not self.is_about_patient or self.patient is None:
+            return
+        own = self.patient.rpartition("/")[2]
+        for name, value in parameters:
+            if name not in ("patient", "patient:Patient", "subject", "subject:Patient"):
+                continue
+            if any(one.rpartition("/")[2] != own for one in value.split(",") if one):
+                raise Forbidden("this token is for another patient", headers=INSUFFICIENT)
 
     @property
     def is_narrowed(self) -> bool:

@@ -98,7 +98,10 @@ def refusal(error: FhirError) -> Response:
     if request.blueprint == BLUEPRINT and "format" not in g:  # refused before it was settled, as by the guard
         with suppress(NotAcceptable):
             choose_format()
-    return fhir_response(fhir_json.dumps(error.outcome()), error.status, error.headers)
+    answer = fhir_response(fhir_json.dumps(error.outcome()), error.status, error.headers)
+    if error.status == Unavailable.status:
+        answer.headers.setdefault("Retry-After", _RETRY_AFTER_S)
+    return answer
 
 
 def install(app: Flask) -> None:
@@ -140,11 +143,8 @@ def install(app: Flask) -> None:
     @app.errorhandler(PyMongoError)
     def refuse_outage(error: PyMongoError) -> Response:
         log.warning("request %s: MongoDB: %s", g.get("request_id"), type(error).__name__)
-        unavailable = Unavailable(
-            "the store does not answer just now; nothing was changed or not surely so, try again"
-        )
-        unavailable.headers["Retry-After"] = _RETRY_AFTER_S
-        return refuse(unavailable)
+        text = "the store does not answer just now; nothing was changed or not surely so, try again"
+        return refuse(Unavailable(text))
 
     @app.errorhandler(Exception)
     def fail(error: Exception) -> Response:

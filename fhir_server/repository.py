@@ -173,6 +173,8 @@ class Repository:
         """
         check_type(resource_type)
         parameters = parse_qsl(query, keep_blank_values=True) if isinstance(query, str) else list(query)
+        if resource_type == "ImagingStudy":
+            access.require_own_patient(parameters)
         with self.parameters.current().applied():
             result = search.search(
                 self.store,

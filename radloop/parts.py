@@ -105,6 +105,7 @@ def create_parts(settings: Settings, database: Database | None = None) -> Parts:
         outside=outside_servers(settings),
         mail=mail_of(settings, database),
         registration=settings.client_registration,
+        imaging_access=settings.smart_imaging_access,
     )
     audit = create_audit(repository, settings.data_path / "audit")
     return Parts(

@@ -59,6 +59,7 @@ class Settings:
     outside_servers: str = ""  # file that lists the EHRs and OpenID providers we are a client of
     second_factor_required: bool = False  # of the practice's staff, at their log-in
     client_registration: str = OFF  # of programs by themselves (RFC 7591)
+    smart_imaging_access: bool = False  # tell apps of this draft
     event_retention_days: int = 30
     smtp_host: str = ""  # empty: mail stays in the outbox
     smtp_port: int = 587
@@ -198,6 +199,7 @@ class _Schema(marshmallow.Schema):
     outside_servers = String()
     second_factor_required = Boolean()
     client_registration = String(validate=validate.OneOf(MODES))
+    smart_imaging_access = Boolean()
     event_retention_days = Integer(validate=validate.Range(8, 3650))  # an endpoint is tried for seven days
     smtp_host = String(validate=validate.Regexp(r"[A-Za-z0-9.:\-]{0,253}$"))
     smtp_port = Integer(validate=_PORT)

@@ -18,7 +18,9 @@ def set_up(parts: Parts, say: Callable[[str], None]) -> None:
         say("searches of these types wait for it; `radloop reindex` shows how far it is")
     parts.repository.parameters.forget()
     loading.load_definitions(parts.repository)
-    ensure_endpoint(parts.repository, parts.settings.dicomweb_base)
+    ensure_endpoint(
+        parts.repository, parts.settings.dicomweb_base, tells_of_token=parts.settings.smart_imaging_access
+    )
 
 
 def set_up_demo(parts: Parts, say: Callable[[str], None]) -> dict:

@@ -28,6 +28,9 @@ CAPABILITIES = (
     "permission-v1",
     "permission-v2",
 )
+# Draft 0.1.0 of SMART Imaging Access: the token for ImagingStudy opens its images, for apps and for systems.
+_IMAGING = "http://fhir.org/argonaut/smart-imaging/capabilities"
+IMAGING_ACCESS = ("smart-imaging-access", f"{_IMAGING}/app-launch", f"{_IMAGING}/backend-services")
 
 
 def smart_configuration(service: AuthService) -> dict:
@@ -49,7 +52,7 @@ def smart_configuration(service: AuthService) -> dict:
         "code_challenge_methods_supported": ["S256"],
         "user_access_brand_bundle": brand.address(service),
         "user_access_brand_identifier": brand.identifier(service),
-        "capabilities": list(CAPABILITIES),
+        "capabilities": [*CAPABILITIES, *(IMAGING_ACCESS if service.imaging_access else ())],
     }
 
 

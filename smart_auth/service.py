@@ -39,6 +39,7 @@ class AuthService:
     second_factor_required: bool = False  # of the practice's staff; who has one always needs it
     registration: str = "off"  # of programs by themselves; of registration.MODES
     postman: Postman = field(default_factory=Postman)
+    imaging_access: bool = False  # tell of SMART Imaging Access, which is a draft
 
     @property
     def style_url(self) -> str:
@@ -60,6 +61,7 @@ def create_service(
     outside: Servers | None = None,
     mail: Mail | None = None,
     registration: str = "off",
+    imaging_access: bool = False,
 ) -> AuthService:
     """Put the parts together and create the indexes.
 
@@ -89,4 +91,5 @@ def create_service(
         second_factor_required=second_factor_required,
         registration=registration,
         postman=Postman(mail),
+        imaging_access=imaging_access,
     )

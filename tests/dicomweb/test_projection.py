@@ -15,10 +15,11 @@ from dicomweb.blobs import BlobStore
 from dicomweb.imaging_study import started
 from dicomweb.matching import ACCESSION_SYSTEM, Match, OrderMatcher, StudyAttributes
 from dicomweb.pool import PixelPool
-from dicomweb.projection import Projector, access_of_studies, handler
+from dicomweb.projection import Projector, access_of_studies, ensure_endpoint, handler
 from dicomweb.store import DicomStore
 from dicomweb.uids import imaging_study_id
-from fhir_server.access import Access
+from fhir_server.access import Access, Scope
+from fhir_server.errors import Forbidden
 from fhir_server.repository import Repository
 from tests.dicomweb.conftest import BASE, PRACTICE, Stow, a_slice, an_app, an_office, stow_to
 
@@ -120,9 +121,25 @@ class TestImagingStudy:
             "basedon=ServiceRequest/o1",
             "modality=CT",
             "started=2024-01-31",
+            "status=registered",
+            "_lastUpdated=gt2024-01-31T00:00:00Z",
+            "patient=p1&_lastUpdated=le2999-01-01&_sort=-started",
         ):
             found = repository.search(PRACTICE, "ImagingStudy", query, strict=True)
             assert [version.id for version in found.matches] == [ID], query
+        found = repository.search(PRACTICE, "ImagingStudy", "patient=p1&_include=ImagingStudy:endpoint", strict=True)
+        assert [f"{one.resource_type}/{one.id}" for one in found.included] == ["Endpoint/dicomweb"]
+
+    def test_its_endpoint_tells_of_the_token_where_the_practice_wants_so(self, repository: Repository) -> None:
+        """A draft: https://build.fhir.org/ig/argonautproject/smart-imaging/"""
+        assert "extension" not in repository.read(PRACTICE, "Endpoint", "dicomweb").resource()
+        ensure_endpoint(repository, BASE, tells_of_token=True)
+        assert repository.read(PRACTICE, "Endpoint", "dicomweb").resource()["extension"] == [
+            {
+                "url": "http://fhir.org/argonaut/smart-imaging/StructureDefinition/requires-access-token",
+                "valueBoolean": True,
+            }
+        ]
 
     def test_odd_values_do_not_keep_a_study_from_being_projected(
         self, stow: Stow, projector: Projector, repository: Repository
@@ -377,6 +394,21 @@ class TestMatching:
 
 
 class TestWhoSeesTheImages:
+    def test_a_token_of_one_patient_asks_for_no_other(
+        self, stow: Stow, projector: Projector, repository: Repository
+    ) -> None:
+        """403 and not an empty list, which would look as if there were no images."""
+        a_referral(repository)
+        stow(a_slice())
+        projector.project_due()
+        scopes, keys = (Scope("patient", "ImagingStudy", "rs"),), frozenset({"@Patient/p1"})
+        ada = Access("user:ada", scopes, keys, patient="Patient/p1", compartment=keys)
+        for query in ("", "patient=p1", "patient=Patient/p1", "subject:Patient=p1"):
+            assert [v.id for v in repository.search(ada, "ImagingStudy", query).matches] == [ID], query
+        for query in ("patient=p2", "subject=Patient/p2", "patient=p1,p2", "modality=CT&patient:Patient=p2"):
+            with pytest.raises(Forbidden, match="another patient"):
+                repository.search(ada, "ImagingStudy", query)
+
     def test_who_sees_the_imaging_study(
         self,
         app: Flask,

@@ -1,6 +1,7 @@
 """WADO-RS: instances, frames, bulk data, and what clients accept. PS3.18 sections 8.7 and 10.4."""
 
 from io import BytesIO
+from typing import NoReturn
 
 import numpy as np
 import pydicom
@@ -18,6 +19,7 @@ from pydicom.uid import (
 )
 from werkzeug.test import TestResponse
 
+from dicomweb.blobs import BlobMissing, BlobStore
 from dicomweb.multipart import parts
 from dicomweb.store import DicomStore
 from tests.dicomweb.conftest import BASE, DATA, Stow, a_slice, an_office, file_of
@@ -239,6 +241,45 @@ class TestInstances:
                 assert answer.json["resourceType"] == "OperationOutcome"
         assert client.get(f"{here}/series/9.9/instances/{two[0].SOPInstanceUID}/frames/1").status_code == 404
         assert client.get(f"{address(two[0])}/bulkdata/00091001").status_code == 404
+
+    @pytest.mark.parametrize(
+        "accept",
+        [
+            'multipart/related; type="application/dicom"; transfer-syntax=*',
+            'multipart/related; type="application/dicom"',
+            'multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.5',
+            "application/zip",
+        ],
+    )
+    def test_all_instances_or_an_error_and_never_some(
+        self, client: FlaskClient, stow: Stow, store: DicomStore, blobs: BlobStore, accept: str
+    ) -> None:
+        one, other = a_slice(), a_slice(InstanceNumber=2)
+        assert stow(one, other).status_code == 200
+        uid = str(other.SOPInstanceUID)
+        blobs.delete(store.known([uid])[uid])
+        answer = client.get(f"/dicomweb/studies/{one.StudyInstanceUID}", headers={"Accept": accept})
+        assert answer.status_code == 500
+        assert "lost or damaged" in answer.json["issue"][0]["diagnostics"]
+
+    @pytest.mark.parametrize("path", ["", "/frames/1", "/rendered", "/thumbnail", "/bulkdata/7FE00010", "/pixeldata"])
+    def test_what_is_deleted_while_it_is_looked_up_is_to_be_asked_for_again(
+        self, client: FlaskClient, stow: Stow, store: DicomStore, blobs: BlobStore, path: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        image = a_slice()
+        assert stow(image).status_code == 200
+
+        def deleted(*_: object) -> NoReturn:
+            for key in store.remove(str(image.StudyInstanceUID)):
+                blobs.delete(key)
+            raise BlobMissing(key)
+
+        for name in ("size", "read", "chunks", "open"):
+            monkeypatch.setattr(blobs, name, deleted)
+        answer = client.get(f"{address(image)}{path}")
+        assert (answer.status_code, answer.headers["Retry-After"].isdigit()) == (503, True)
+        assert client.get(f"{address(image)}{path}").status_code == 410
 
     def test_what_is_no_uid_is_400(self, client: FlaskClient) -> None:
         for path in ("a.b", "1.2/series/x", "1.2/series/1/instances/..1", "1.2/series/1/instances/x/frames/1"):

@@ -1,10 +1,12 @@
 """Introspection (RFC 7662), revocation (RFC 7009), discovery (SMART 2.2, OpenID Connect), keys (RFC 7517)."""
 
+from dataclasses import replace
+
 import pytest
 from flask.testing import FlaskClient
 
 from fhir_server.capability import capability_statement
-from smart_auth.discovery import oauth_uris
+from smart_auth.discovery import oauth_uris, smart_configuration
 from smart_auth.service import AuthService
 from tests.smart_auth.conftest import Clients
 from tests.smart_auth.oauth import (
@@ -109,6 +111,16 @@ class TestDiscovery:
         for name, value in configuration.items():
             if name.endswith(("_endpoint", "_uri", "_bundle")):
                 assert value.startswith(f"{ORIGIN}/"), name
+
+    def test_tells_of_the_draft_for_images_where_the_practice_wants_so(self, service: AuthService) -> None:
+        """https://build.fhir.org/ig/argonautproject/smart-imaging/"""
+        told = smart_configuration(replace(service, imaging_access=True))["capabilities"]
+        assert told == [
+            *smart_configuration(service)["capabilities"],
+            "smart-imaging-access",
+            "http://fhir.org/argonaut/smart-imaging/capabilities/app-launch",
+            "http://fhir.org/argonaut/smart-imaging/capabilities/backend-services",
+        ]
 
     def test_is_repeated_by_the_capability_statement(self, http: FlaskClient, service: AuthService) -> None:
         uris = oauth_uris(service)
