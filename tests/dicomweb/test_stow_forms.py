@@ -4,6 +4,7 @@ PS3.18 sections 8.7 and 10.5, tables I.2-1 and I.2-2.
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -326,6 +327,17 @@ class TestMetadataAndBulkData:
             answer = send(client, metadata, media_type=media_type)
             assert answer.status_code == 409
             assert failed(answer.json)[0][0] in (CANNOT_UNDERSTAND, PROCESSING)
+
+    def test_an_address_elsewhere_is_not_asked(self, client: FlaskClient) -> None:
+        """Bulk data comes with the request or not at all: whoever stores makes the server ask nobody."""
+        with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+            elsewhere.setblocking(False)
+            slice_ = a_slice(pixels=None)
+            uri = f"http://127.0.0.1:{elsewhere.getsockname()[1]}/pixels"
+            answer = send(client, metadata_of(slice_, PixelData=uri))
+            assert failed(answer.json) == [(PROCESSING, slice_.SOPInstanceUID)]
+            with pytest.raises(BlockingIOError):
+                elsewhere.accept()
 
     def test_entities_in_xml_are_not_read(self, client: FlaskClient) -> None:
         bomb = b'<!DOCTYPE x [<!ENTITY a "aaaa">]><NativeDicomModel>&a;</NativeDicomModel>'
