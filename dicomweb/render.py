@@ -6,8 +6,9 @@ from io import BytesIO
 
 import imagecodecs
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image
 
+from dicomweb import profiles
 from dicomweb.display import LINEAR, LINEAR_EXACT, Display, Lut, Window
 from dicomweb.drawing import Viewport, annotated, pictured, shuttered
 from dicomweb.luts import table
@@ -21,8 +22,9 @@ _PNG_LEVEL = 3  # half the time of the default for a few per cent more bytes
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """What the client wants: `window` replaces the object's own. icc: `no`, `yes` (the image's own profile, or sRGB)
-    or `srgb` (converted to it). annotation: `patient`, `technique`; corners: their words, by `left` and `right`."""
+    """What the client wants: `window` replaces the object's own. icc: `no`, `yes` (the image's own profile, or sRGB),
+    or a space that it is converted to, `srgb` or one of profiles.SPACES. annotation: `patient`, `technique`; corners:
+    their words, by `left` and `right`."""
 
     media_type: str = JPEG
     quality: int = 90
@@ -59,9 +61,11 @@ def written(image: Image.Image, wanted: Rendering, icc: bytes = b"") -> bytes:
         image = annotated(image, {side: list(lines) for side, lines in wanted.corners})
     profile = b""
     if wanted.icc != "no" and image.mode == "RGB":
-        if wanted.icc == "srgb" and icc:
-            image = _converted(image, icc)
-        profile = icc if wanted.icc == "yes" and icc else _srgb()
+        if wanted.icc == "yes":
+            profile = icc or profiles.profile("srgb")
+        elif wanted.icc == "srgb" or wanted.media_type != GIF:  # which cannot say what its colours are
+            image = profiles.converted(image, icc, wanted.icc) if icc or wanted.icc != "srgb" else image
+            profile = profiles.profile(wanted.icc)
     if wanted.media_type == JPEG and not profile:
         # The same library without Pillow's buffers: a third of the time of a whole rendering.
         return bytes(imagecodecs.jpeg8_encode(np.asarray(image), wanted.quality))
@@ -73,20 +77,6 @@ def written(image: Image.Image, wanted: Rendering, icc: bytes = b"") -> bytes:
     else:
         image.save(file, "JPEG", quality=wanted.quality, icc_profile=profile or None)
     return file.getvalue()
-
-
-def _srgb() -> bytes:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
-def _converted(image: Image.Image, icc: bytes) -> Image.Image:
-    """In sRGB; as it is, when its profile is none that can be read."""
-    try:
-        source = ImageCms.ImageCmsProfile(BytesIO(icc))
-        done = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"))
-    except (ImageCms.PyCMSError, OSError):
-        return image
-    return done or image
 
 
 def grey(pixels: np.ndarray, bits_stored: int, display: Display, window: Window | None = None) -> np.ndarray:

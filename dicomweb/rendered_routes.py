@@ -16,6 +16,7 @@ from dicomweb.display import parse_window
 from dicomweb.documents import CONTENT, html_of
 from dicomweb.drawing import MAX_VIEWPORT, Viewport
 from dicomweb.pool import PixelPool
+from dicomweb.profiles import SPACES
 from dicomweb.records import InstanceFile, StoredInstance
 from dicomweb.render import GIF, JPEG, PNG, Rendering
 from dicomweb.views import Views
@@ -26,7 +27,7 @@ MAX_PARTS = 4096  # pictures of one answer
 CACHE_BYTES = 24 * 1024 * 1024
 OFFERS = [JPEG, PNG, GIF]
 ANNOTATIONS = ("patient", "technique")
-PROFILES = ("no", "yes", "srgb")
+PROFILES = ("no", "yes", "srgb", *SPACES)
 _BLANK = re.compile(r"(?<=\w) (?=\w)")
 _STUDY = "/studies/<study>"
 _SERIES = f"{_STUDY}/series/<series>"

@@ -8,10 +8,11 @@ from io import BytesIO
 import numpy as np
 import pytest
 from flask.testing import FlaskClient
-from PIL import Image
+from PIL import Image, ImageCms
 from pydicom.dataset import Dataset
 from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage, generate_uid
 
+from dicomweb import profiles
 from tests.dicomweb.conftest import Stow, a_slice
 from tests.dicomweb.test_rendering import PNG, image
 from tests.dicomweb.test_wado import address, content
@@ -98,13 +99,42 @@ class TestPixelShapes:
 class TestParameters:
     COLOURS = np.full((64, 64, 3), (200, 10, 10), np.uint8)
 
-    @pytest.mark.parametrize(("value", "has"), [("no", False), ("yes", True), ("srgb", True)])
+    @pytest.mark.parametrize(("value", "has"), [("no", False), ("yes", True), ("srgb", True), ("rommrgb", True)])
     def test_iccprofile(self, stow: Stow, client: FlaskClient, value: str, has: bool) -> None:
         dataset = an_image(self.COLOURS)
         stow(dataset)
         for media_type in ("image/png", "image/jpeg"):
             answer = client.get(f"{address(dataset)}/rendered?iccprofile={value}", headers={"Accept": media_type})
             assert ("icc_profile" in Image.open(BytesIO(answer.data)).info) is has
+
+    @pytest.mark.parametrize("name", profiles.SPACES)
+    def test_colours_are_those_of_the_profile_that_is_asked_for(
+        self, stow: Stow, client: FlaskClient, name: str
+    ) -> None:
+        """Back from the space by its definition, they are the image's."""
+        dataset = an_image(np.dstack([np.full((8, 8), value, np.uint8) for value in (200, 90, 30)]))
+        stow(dataset)
+        answer = client.get(f"{address(dataset)}/rendered?iccprofile={name}", headers=PNG)
+        made = Image.open(BytesIO(answer.data))
+        assert made.info["icc_profile"] == profiles.profile(name)
+        assert ImageCms.getProfileName(ImageCms.ImageCmsProfile(BytesIO(made.info["icc_profile"]))).strip()
+        space = profiles.SPACES[name]
+        light = profiles.to_pcs(space) @ space.curve(np.asarray(made)[4, 4] / 255)
+        # The matrix of sRGB to XYZ under D50, of the profile that everybody uses for it.
+        srgb = np.array(((0.43607, 0.38515, 0.14307), (0.22249, 0.71687, 0.06061), (0.01392, 0.09708, 0.71410)))
+        encoded = np.array((200, 90, 30)) / 255
+        expected = srgb @ np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+        assert light == pytest.approx(expected, abs=0.004)
+        assert (np.asarray(made)[4, 4] != (200, 90, 30)).any()
+
+    def test_a_gif_cannot_say_what_its_colours_are(self, stow: Stow, client: FlaskClient) -> None:
+        dataset = an_image(self.COLOURS)
+        stow(dataset)
+        url = f"{address(dataset)}/rendered"
+        plain, asked = (
+            client.get(f"{url}{q}", headers={"Accept": "image/gif"}) for q in ("", "?iccprofile=adobergb")
+        )
+        assert (plain.status_code, plain.data) == (200, asked.data)
 
     def test_annotation_writes_into_the_corners(self, stow: Stow, client: FlaskClient) -> None:
         dataset = an_image(np.zeros((200, 300)), SeriesDescription="Axial")
@@ -119,9 +149,7 @@ class TestParameters:
         assert not patient[:, 200:].any()
         assert both[:60, 200:].any()
 
-    @pytest.mark.parametrize(
-        "query", ["annotation=name", "iccprofile=adobergb", "iccprofile=x", "annotation=patient,x"]
-    )
+    @pytest.mark.parametrize("query", ["annotation=name", "iccprofile=cmyk", "iccprofile=x", "annotation=patient,x"])
     def test_what_is_not_offered_is_refused(self, stow: Stow, client: FlaskClient, query: str) -> None:
         dataset = an_image(GREY)
         stow(dataset)
