@@ -2,12 +2,16 @@
 
 import hashlib
 import logging
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from http import HTTPStatus
 from itertools import chain
 from zlib import MAX_WBITS, compressobj
 
 import orjson
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, current_app, g, request
+from werkzeug.exceptions import HTTPException
 
 from dicomweb import audit, bulk, qido, rendered_routes, stow, wado
 from dicomweb.accept import (
@@ -46,6 +50,7 @@ IMAGING = "ImagingStudy"
 MAY_DELETE = frozenset({"admin", "practice", "system"})  # who may expunge resources, too
 ANYTHING = Accepted(ANY)
 MAX_WARNINGS = 10
+PATIENCE_S = 60.0  # with who goes on sending what is refused already
 _STORED_FROM = (DICOM, DICOM_JSON, DICOM_XML)
 _STUDY = "/studies/<study>"
 _SERIES = f"{_STUDY}/series/<series>"
@@ -113,6 +118,14 @@ def create_blueprint(
         else:
             response = Response(as_xml(answer), outcome.status, content_type=DICOM_XML)
         _warn(response, outcome.reasons[:MAX_WARNINGS])
+        return response
+
+    @dicomweb.after_request
+    def let_finish(response: Response) -> Response:
+        """Who sends much hears an answer only then: refused before, they would see a broken connection."""
+        known = "access" in g and request.method == "POST" and response.status_code >= HTTPStatus.BAD_REQUEST
+        if known and (request.content_length or 0) <= max_bytes:
+            _discard_rest()
         return response
 
     # Deleting, which PS3.18 leaves to the server
@@ -271,6 +284,14 @@ def _message() -> tuple[Iterable[Part], str]:
         raise BadRequest("the request has no content")
     chunks = chain([first], iter(lambda: request.stream.read(CHUNK), b""))
     return [Part({"content-type": media_type}, chunks)], media_type
+
+
+def _discard_rest() -> None:
+    """Read what is left of the request, for a while."""
+    until = time.monotonic() + PATIENCE_S
+    with suppress(HTTPException, OSError):
+        while time.monotonic() < until and request.stream.read(CHUNK):
+            pass
 
 
 def _warn(response: Response, texts: Iterable[str]) -> None:

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -168,6 +170,34 @@ def test_a_malformed_instance_is_refused_and_stores_nothing(server: Server) -> N
     answer = requests.post(f"{server.settings.dicomweb_base}/studies", data=body, headers=headers, timeout=20)
     assert answer.status_code == 409
     assert answer.json()["00081198"]["Value"]
+
+
+@pytest.mark.parametrize(
+    ("user", "content_type", "status"),
+    [
+        ("lakeside", 'multipart/related; type="application/dicom"; boundary=b', 403),
+        ("frontdesk", 'multipart/related; type="application/dicom"; boundary=b', 400),
+        ("frontdesk", "text/plain", 415),
+    ],
+)
+def test_who_sends_a_study_in_vain_hears_why(server: Server, user: str, content_type: str, status: int) -> None:
+    """And sees no broken connection, though the answer is clear before the end of what they send."""
+    connection = HTTPConnection(urlsplit(server.settings.origin).netloc, timeout=60)
+    connection.putrequest("POST", "/dicomweb/studies")
+    size = 64 * 2**20
+    headers = {
+        "Authorization": f"Bearer {server.user(user).token()}",
+        "Content-Type": content_type,
+        "Content-Length": str(size),
+    }
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    for _ in range(size // 2**20):
+        connection.send(bytes(2**20))
+    answer = connection.getresponse()
+    assert (answer.status, b"OperationOutcome" in answer.read()) == (status, True)
+    connection.close()
 
 
 def _foreign_token(server: Server) -> str:
