@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as TookTooLong
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import TypeVar
 
 from pebble import ProcessExpired, ProcessPool
@@ -82,7 +83,8 @@ class PixelPool:
         except (TookTooLong, ProcessExpired, MemoryError):
             raise NotAcceptable("the pixel data takes too long or too much memory to decode") from None
         except (FileNotFoundError, EOFError) as error:  # of a frame that is read there
-            raise BlobMissing(str(error)) from None
+            path = error.filename if isinstance(error, OSError) else str(error)
+            raise BlobMissing(Path(path).name) from None
         except BrokenProcessPool:
             self.close()
             raise Unavailable(

@@ -1,6 +1,7 @@
 """WADO-RS: instances, frames, bulk data, and what clients accept. PS3.18 sections 8.7 and 10.4."""
 
 from io import BytesIO
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -261,6 +262,10 @@ class TestInstances:
         answer = client.get(f"/dicomweb/studies/{one.StudyInstanceUID}", headers={"Accept": accept})
         assert answer.status_code == 500
         assert "lost or damaged" in answer.json["issue"][0]["diagnostics"]
+        for path in ("/frames/1", "/rendered", "/thumbnail", "/bulkdata/7FE00010"):
+            answer = client.get(f"{address(other)}{path}")
+            assert (answer.status_code, "lost or damaged" in answer.text) == (500, True), path
+            assert client.get(f"{address(one)}{path}").status_code == 200
 
     @pytest.mark.parametrize("path", ["", "/frames/1", "/rendered", "/thumbnail", "/bulkdata/7FE00010", "/pixeldata"])
     def test_what_is_deleted_while_it_is_looked_up_is_to_be_asked_for_again(
@@ -270,13 +275,23 @@ class TestInstances:
         image = a_slice()
         assert stow(image).status_code == 200
 
-        def deleted(*_: object) -> NoReturn:
+        where = blobs.path
+
+        def delete() -> None:
             for key in store.remove(str(image.StudyInstanceUID)):
                 blobs.delete(key)
+
+        def deleted(key: str, *_: object) -> NoReturn:
+            delete()
             raise BlobMissing(key)
+
+        def deleted_at(key: str) -> Path | None:
+            delete()
+            return where(key)
 
         for name in ("size", "read", "chunks", "open"):
             monkeypatch.setattr(blobs, name, deleted)
+        monkeypatch.setattr(blobs, "path", deleted_at)
         answer = client.get(f"{address(image)}{path}")
         assert (answer.status_code, answer.headers["Retry-After"].isdigit()) == (503, True)
         assert client.get(f"{address(image)}{path}").status_code == 410
