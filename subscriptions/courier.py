@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -25,7 +25,7 @@ from subscriptions.fax import FaxSender, FaxUnavailable
 from subscriptions.mail import Mailer, MailUnavailable, address_of
 from subscriptions.notification import EVENT, HANDSHAKE, HEARTBEAT, About, Notified
 from subscriptions.outgoing import EndpointUnavailable, Outgoing, OutgoingRefused, below
-from subscriptions.reading import Case, Reading, Unreadable, Want
+from subscriptions.reading import Case, Reading, Telling, Unreadable, Want
 from subscriptions.rights import Rights, RightsLost
 from subscriptions.status import set_status
 from subscriptions.store import Failed, Sent, State, SubscriptionStore
@@ -68,11 +68,19 @@ class _TakenOver(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """A Subscription as it is now, leased to us, with how far it is."""
+    """A Subscription as it is now, leased to us, with how far it is. telling: what is to be sent next; None where it
+    is not the time to send events."""
 
     version: Version
     definition: SubscriptionDefinition
     state: State
+    telling: Telling | RightsLost | None = None
+
+    @property
+    def wants_events(self) -> bool:
+        definition = self.definition
+        active = definition.status == "active" and definition.channel != WEBSOCKET
+        return active and _seconds_until(self.state.next_attempt) <= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +129,6 @@ class Courier:
         self._policy = policy
         self._account = account
         self._cases = Together("delivery-cases", self._open)
-        self._telling = Together("delivery-events", reading.told)
         self._notes = Together("delivery-notes", self._note)
         self._held: dict[str, float] = {}  # Subscription -> when we leased it, by time.monotonic()
 
@@ -173,8 +180,12 @@ class Courier:
                 self._held[id] = now
             else:
                 self._held.pop(id, None)
-        cases = self._reading.of(states, states)
-        return [_wanting(cases.get(id)) for id in ids]
+        found = self._reading.of(states, states)
+        cases = {id: _wanting(found.get(id)) for id in ids}
+        ready = [case for case in cases.values() if isinstance(case, _Case) and case.wants_events]
+        for case, telling in zip(ready, self._reading.told([_want(case) for case in ready]), strict=True):
+            cases[case.state.id] = replace(case, telling=telling)
+        return [cases[id] for id in ids]
 
     def _note(self, outcomes: Sequence[Sent | Failed]) -> list[None]:
         now = time.monotonic()
@@ -245,17 +256,11 @@ class Courier:
 
     async def _deliver(self, case: _Case) -> Next:
         state, definition = case.state, case.definition
-        # One that failed gets one event to begin with: what it does not take should cost little.
-        alone = bool(definition.plain or definition.channel == FAX or state.failures)
-        want = Want(
-            state.id,
-            definition,
-            state.owner,
-            state.delivered + 1,
-            1 if alone else definition.max_count,
-            state.withheld,
-        )
-        telling = await self._ask(self._telling, want)
+        telling = case.telling
+        if isinstance(telling, RightsLost):
+            raise telling
+        if telling is None:  # its time came a moment ago
+            return Next(again=True)
         if not telling.events:
             return Next(delay_s=await self._heartbeat(case, telling.newest))
         try:
@@ -368,6 +373,14 @@ def _wanting(found: Case | Unreadable | None) -> _Case | Unreadable | None:
     if found is None or found.state is None or found.definition.status not in WANTING:
         return None
     return _Case(found.version, found.definition, found.state)
+
+
+def _want(case: _Case) -> Want:
+    state, definition = case.state, case.definition
+    # One that failed gets one event to begin with: what it does not take should cost little.
+    alone = definition.plain or definition.channel == FAX or state.failures > 0
+    most = 1 if alone else definition.max_count
+    return Want(state.id, definition, state.owner, state.delivered + 1, most, state.withheld)
 
 
 def _heartbeat_s(definition: SubscriptionDefinition) -> float | None:

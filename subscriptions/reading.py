@@ -88,12 +88,14 @@ class Reading:
                 found[version.id] = Case(version, definition, error, states.get(version.id))
         return found
 
-    def told(self, wants: Sequence[Want]) -> list[Telling | Exception]:
+    def told(self, wants: Sequence[Want]) -> list[Telling | RightsLost]:
         """What each wants; RightsLost in the place of one whose subscriber may not be told (any more)."""
+        if not wants:
+            return []
         found, newest = self._events(wants)
         accesses = self._rights.accesses({want.subject for want in wants})
         sources = self._rights.sources(event for events in found for event in events)
-        answers: list[Telling | Exception] = []
+        answers: list[Telling | RightsLost] = []
         for want, events in zip(wants, found, strict=True):
             definition = want.definition
             try:

@@ -37,7 +37,8 @@ MAX_FEEDS = 100
 MAX_UNPROVEN = 8  # notifications on their way; more wait for a pong
 BIND_WITHIN_S = 30.0
 PONG_WITHIN_S = 30.0
-QUIET_S = 25.0  # then a ping, for proxies that cut silent connections, and a look whether nothing was missed
+QUIET_S = 25.0  # then a ping, for proxies that cut silent connections
+LOOK_S = 300.0  # after so long a look whether nothing was missed; the wakes tell of all that happens
 
 # Close codes: those of RFC 6455 section 7.4.1, and 4000 to 4999 of our own, after HTTP's.
 NORMAL, GOING_AWAY, POLICY, FAULT, TRY_LATER = 1000, 1001, 1008, 1011, 1013
@@ -94,7 +95,7 @@ class Session:
         self._subject: str | None = None
         self._sequence = 0
         self._unproven: deque[_Unproven] = deque()
-        self._unbound_since = self._last_sending = time.monotonic()
+        self._unbound_since = self._last_sending = self._looked = time.monotonic()
 
     def run(self) -> None:
         """Receive until the connection ends."""
@@ -285,7 +286,7 @@ class Session:
 
     def _deadlines(self) -> list[tuple[float, Callable[[], None]]]:
         """Moments of time.monotonic() and what is to be done then."""
-        deadlines: list[tuple[float, Callable[[], None]]] = [(self._last_sending + QUIET_S, self._look_again)]
+        deadlines: list[tuple[float, Callable[[], None]]] = [(self._last_sending + QUIET_S, self._break_silence)]
         if self._unproven:
             deadlines.append((self._unproven[0].at + PONG_WITHIN_S, _closing(TOO_SLOW, "no pong in time")))
         if not self._feeds:
@@ -300,9 +301,11 @@ class Session:
                 deadlines.append((time.monotonic() + heartbeat_in_s, partial(self.wake, feed.id)))
         return deadlines
 
-    def _look_again(self) -> None:
+    def _break_silence(self) -> None:
         self._prove()
-        self.wake(None)
+        if time.monotonic() - self._looked > LOOK_S:
+            self._looked = time.monotonic()
+            self.wake(None)
 
 
 def _closing(code: int, reason: str) -> Callable[[], None]:
