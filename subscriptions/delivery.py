@@ -9,6 +9,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 
 from pymongo.errors import PyMongoError
@@ -25,6 +26,7 @@ KEEP = timedelta(days=30)  # events, for `$events` and for those who were away, 
 CLEAR_EVERY_S = 3600.0
 RENEW_EVERY_S = 3.0
 FAILING = 128  # of those that failed last time, so many are tried at once
+CHANGED = 256  # of those that were not woken by an event, as at their handshakes
 GRACE_S = 5.0  # for what is under way when the worker stops; then it is left to the next one
 
 
@@ -60,6 +62,7 @@ class _Run:
         self._again: set[str] = set()  # woken while running
         self._failing: set[str] = set()
         self._failing_at_once = asyncio.Semaphore(FAILING)
+        self._changed_at_once = asyncio.Semaphore(CHANGED)
         self._live: set[str] = set()  # bound to websockets: their events are sent by the live process
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._woken: deque[Wake | None] = deque()  # not looked at yet
@@ -109,7 +112,7 @@ class _Run:
             if wake is None:
                 self._to_look.set()
             elif not (wake.event and self._is_not_for_events(wake.subscription)):
-                self._wake(wake.subscription)
+                self._wake(wake.subscription, wake.event)
 
     def _is_not_for_events(self, subscription: str) -> bool:
         """Whether a new event is no reason for a turn: it shortens no back-off, and live ones are not ours."""
@@ -132,7 +135,7 @@ class _Run:
         states, self._live, last = await asyncio.to_thread(self._all)
         for state in states:
             if _due(state, last.get(state.id, 0)):
-                self._wake(state.id)
+                self._wake(state.id, state.status == "active")
 
     def _all(self) -> tuple[list[State], set[str], dict[str, int]]:
         last = self._store.last_numbers()
@@ -144,19 +147,22 @@ class _Run:
 
     # Turns
 
-    def _wake(self, subscription: str) -> None:
+    def _wake(self, subscription: str, event: bool = True) -> None:
+        """event: there is something to send; else it may be for a handshake, and thousands of those may be due."""
         if subscription in self._turns:
             self._again.add(subscription)
         elif not self._stop.is_set():
-            self._turns[subscription] = asyncio.create_task(self._turn(subscription))
+            gate: AbstractAsyncContextManager = nullcontext()
+            if subscription in self._failing:
+                gate = self._failing_at_once
+            elif not event:
+                gate = self._changed_at_once
+            self._turns[subscription] = asyncio.create_task(self._turn(subscription, gate))
 
-    async def _turn(self, subscription: str) -> None:
+    async def _turn(self, subscription: str, gate: AbstractAsyncContextManager) -> None:
         step = Next(delay_s=TROUBLE_PAUSE_S, failing=True)
         try:
-            if subscription in self._failing:
-                async with self._failing_at_once:
-                    step = await self._courier.turn(subscription, self._stop.is_set)
-            else:
+            async with gate:
                 step = await self._courier.turn(subscription, self._stop.is_set)
         except PyMongoError as error:
             log.warning("subscription %s waits for MongoDB: %s", subscription, type(error).__name__)
