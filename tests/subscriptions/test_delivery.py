@@ -321,6 +321,47 @@ class TestFailures:
             enough.set()
             other.close()
 
+    def test_one_that_failed_gets_a_single_event_until_it_takes_one(
+        self, stubborn: World, listener: Listener
+    ) -> None:
+        id = activated(stubborn, listener)
+        listener.answer = failing(2)
+        for _ in range(4):
+            stubborn.task()
+        listener.wait_for(lambda it: 4 in numbers(it))
+        eventually(lambda: stubborn.store.state(id).delivered == 4)
+        told = [[number for number, _ in events_of(bundle)] for bundle in listener.bundles()[1:]]
+        assert told[1] == [1]  # after the first failure, however much waits
+        assert told[-1][-1] == 4
+
+    def test_a_worker_stops_although_an_endpoint_hangs(
+        self, database: Database, listener: Listener, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(delivery, "GRACE_S", 0.05)
+        enough = threading.Event()
+
+        def hang(handler: BaseHTTPRequestHandler) -> None:
+            enough.wait(20)
+
+        accesses = {LAKESIDE.subject: LAKESIDE}
+        first, second = (make_world(database, accesses, STUBBORN) for _ in range(2))
+        first.start()
+        try:
+            activated(first, listener)
+            listener.answer = hang
+            task = first.task()
+            listener.wait_for(heard(1))
+            first.stop()
+            assert not enough.is_set()
+            listener.answer = ok
+            second.start()  # it has the leases of the first at once, and sends the same number
+            listener.wait_for(heard(2))
+        finally:
+            enough.set()
+            first.stop()
+            second.stop()
+        assert listener.events() == [(1, f"{BASE}/{task}")] * 2
+
     def test_what_happens_while_an_endpoint_takes_its_time_follows_at_once(
         self, database: Database, listener: Listener
     ) -> None:
