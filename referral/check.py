@@ -16,6 +16,7 @@ from fhir_server.access import Access
 from fhir_server.errors import Unprocessable
 from fhir_server.findings import Finding
 from fhir_server.repository import Repository
+from fhir_server.search.held import Facts
 from fhir_server.store import WriteNumbers
 from fhir_server.stream import Failure
 from fhir_server.version import Version
@@ -27,7 +28,7 @@ from referral.states import STATES, TASK_ENDED, fits
 from subscriptions import definition, filters
 from subscriptions.definition import WEBSOCKET, SubscriptionDefinition
 from subscriptions.delivery import KEEP
-from subscriptions.matching import SKEW, fires
+from subscriptions.matching import SKEW, facts_of, fires
 from subscriptions.rights import AccessOf, Rights
 from subscriptions.store import State, SubscriptionStore
 
@@ -212,15 +213,15 @@ class _Listener:
     access: Access
     since: int
 
-    def selects(self, keys: Collection[str], at: datetime) -> bool:
-        return filters.matches(self.definition.clauses, keys, at)
+    def selects(self, facts: Facts) -> bool:
+        return filters.matches(self.definition.clauses, facts)
 
     def is_told(self, repository: Repository, version: Version, before: dict | None, after: dict) -> bool:
         topic = self.definition.topic
         return (
             fires(topic, version.op, before, after)
             and repository.visible(self.access, "r", version)
-            and self.selects(repository.indexer.index(after).keys, version.last_updated)
+            and self.selects(facts_of(version, after, repository.indexer))
         )
 
 
@@ -261,12 +262,10 @@ class _Events:
                 yield Finding(f"Subscription/{state.id}", f"{waiting} events wait: {_reason(state)}")
         unheard: Counter[str] = Counter()
         listeners = [one for one in self._listeners if one.definition.topic.resource_type == "Task"]
+        ranges = any(clause.by_ranges for one in listeners for clause in one.definition.clauses)
         for version, task in referrals:
-            keys = version.keys
-            hears = (
-                self._repository.visible(one.access, "r", version) and one.selects(keys, version.last_updated)
-                for one in listeners
-            )
+            facts = facts_of(version, task, self._repository.indexer, ranges)
+            hears = (self._repository.visible(one.access, "r", version) and one.selects(facts) for one in listeners)
             if not any(hears):
                 unheard[reference(task.get("requester")) or "nobody"] += 1
         for office, count in sorted(unheard.items()):

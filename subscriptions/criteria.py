@@ -1,22 +1,23 @@
-"""Criteria of R4's own Subscriptions: a search, met by the search keys of a version without asking the store.
+"""Criteria of R4's own Subscriptions: a search, held against each version without asking the store.
 http://hl7.org/fhir/R4/subscription.html
 
-Every create and update that the search would find is an event. What needs a query, or a look at other resources or at
-the time, is refused.
+Every create and update that the search would find is an event. What needs a look at other resources, or a
+terminology, is refused.
 """
 
 import re
 from types import MappingProxyType
 
 import conformance
-from conformance import MODIFIERS, Topic
+from conformance import Topic
+from fhir_server.index import official_rules
+from fhir_server.search.condition import modifiers
 from subscriptions import filters
 from subscriptions.filters import BadFilter, Clause
 
 CRITERIA = re.compile(r"(?P<type>[A-Z][A-Za-z]{1,63})(\?(?P<query>.*))?", re.DOTALL)
 # Their versions are not matched (Subscriptions make the matching itself), or cannot be searched.
 NOT_WATCHED = frozenset({"Subscription", "Binary"})
-_KEYED = ("token", "reference", "uri")
 
 
 def is_plain(criteria: object) -> bool:
@@ -36,11 +37,8 @@ def parse(criteria: str, base_url: str) -> tuple[Topic, list[Clause]]:
 
 
 def _topic(criteria: str, resource_type: str) -> Topic:
-    offered = {
-        code: MODIFIERS[parameter.type]
-        for code, parameter in conformance.search_parameters(resource_type).items()
-        if parameter.type in _KEYED and code != "_id"
-    } | {filters.WRITTEN: ()}
+    offered = {code: modifiers(resource_type, rule) for code, rule in official_rules(resource_type).items()}
+    offered |= dict.fromkeys(filters.WORDS, ())
     return Topic(
         url=criteria,
         name="",

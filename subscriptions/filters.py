@@ -1,27 +1,27 @@
-"""Filters of a Subscription: search criteria, turned once into search keys that a version has or has not.
+"""Filters of a Subscription: search criteria, each made once into what a version must meet.
 
 The text is R4 search syntax as the Backport guide writes it: `name=v`, `name:mod=v`, `Type.name=v` or
-`Type?name=v&name=v`. Matching never looks at a resource: a version carries its search keys with it.
+`Type?name=v&name=v`. A filter means what a search by it means: it is the search's own condition, held against what a
+version is found by.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import unquote_plus
 
-import conformance
-from conformance import SearchParameter, Topic
+from conformance import Topic
 from fhir_server.errors import BadRequest
-from fhir_server.index.encode import normal
-from fhir_server.index.spans import Span
-from fhir_server.index.text import bounded
-from fhir_server.search.coded import token_key
-from fhir_server.search.values import alternatives, date_value, unescape
-from fhir_server.validation import ID
+from fhir_server.index import CONTENT, TEXT, official_rules
+from fhir_server.search.condition import condition
+from fhir_server.search.held import Facts, Holds, NotHeld, held
+from fhir_server.search.terms import Asked
+from fhir_server.search.words import worded
 
 MAX_FILTER = 2000  # characters
-WRITTEN = "_lastUpdated"  # the one date: of the version itself, so it needs no index
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+WRITTEN = "_lastUpdated"  # of the version itself, so it needs no index
+WORDS = (TEXT, CONTENT)  # parameters that look at no element
+RANGED = ("date", "number", "quantity", "composite")  # types of parameters whose values are ranges
 MAX_VALUES = 100  # alternatives of one filter
 
 
@@ -31,19 +31,13 @@ class BadFilter(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One condition: a version must have one of `keys`, or none of them when `absent`; or else it must have been
-    written at one of `times`, (prefix, span in microseconds since 1970)."""
+    """One condition on a version. filter: as a search has it, or one that every match meets too; holds: decides.
+    by_ranges: whether it looks at ranges."""
 
     parameter: str
-    keys: frozenset[str]
-    absent: bool = False
-    times: tuple[tuple[str, Span], ...] = ()
-
-    def matches(self, keys: Collection[str], at: datetime) -> bool:
-        if self.times:
-            written = (at - EPOCH) // timedelta(microseconds=1)
-            return any(_holds(prefix, span, written) for prefix, span in self.times)
-        return self.absent == self.keys.isdisjoint(keys)
+    filter: Mapping[str, Any]
+    holds: Holds = field(compare=False)
+    by_ranges: bool = False
 
 
 def parse(text: str, topic: Topic, base_url: str) -> list[Clause]:
@@ -81,68 +75,35 @@ def _clause(name: str, value: str, topic: Topic, base_url: str) -> Clause:
     offered = topic.filters.get(code)
     if offered is None:
         raise BadFilter(f"'{code[:40]}' is no filter here; there are {', '.join(sorted(topic.filters))}")
-    parameter = conformance.search_parameters(topic.resource_type)[code]
-    if modifier and modifier not in offered and modifier not in parameter.targets:
-        raise BadFilter(f"the filter '{code}' has no modifier '{modifier[:40]}' here")
-    if modifier == "missing":
-        if value not in ("true", "false"):
-            raise BadFilter(f"'{code}:missing' is true or false")
-        return Clause(code, frozenset({f"+{code}"}), absent=value == "true")
     try:
-        values = alternatives(name, value)
-        if len(values) > MAX_VALUES:
+        if code in WORDS:
+            if modifier:
+                raise BadFilter(f"the filter '{code}' has no modifiers")
+            wanted = worded(code, value).filter
+            return Clause(code, wanted, held(wanted))
+        rule = official_rules(topic.resource_type)[code]
+        if modifier and modifier not in offered and modifier not in rule.parameter.targets:
+            raise BadFilter(f"the filter '{code}' has no modifier '{modifier[:40]}' here")
+        asked = Asked(topic.resource_type, rule, modifier, value, base_url)
+        if len(asked.values) > MAX_VALUES:
             raise BadFilter(f"the filter '{code}' takes at most {MAX_VALUES} values")
-        if code == WRITTEN:
-            return Clause(code, frozenset(), times=tuple(_time(name, one) for one in values))
-        keys = {key for one in values for key in _keys(parameter, modifier, one, base_url)}
+        return _of(asked)
     except BadRequest as fault:
         raise BadFilter(fault.issues[0].diagnostics if fault.issues else fault.diagnostics) from None
-    return Clause(code, frozenset(keys), absent=modifier == "not")
+    except NotHeld:
+        raise BadFilter(f"the filter '{code}' needs a query, and none is made for a Subscription") from None
 
 
-def _keys(parameter: SearchParameter, modifier: str, value: str, base_url: str) -> list[str]:
-    """The search keys that a value stands for, as a search for it would look for them."""
-    code = parameter.code
-    if parameter.type == "token":
-        return [token_key(code, code, value)]
-    if parameter.type == "uri":
-        return [bounded(f"{code}={unescape(value)}")]
-    if parameter.type == "reference":
-        if modifier == "identifier":
-            return [token_key(f"{code}:identifier", f"{code}:identifier", value)]
-        target = normal(unescape(value), base_url)
-        if ID.fullmatch(target):  # an id alone: of any type that the parameter leads to
-            return [f"{code}={type}/{target}" for type in ([modifier] if modifier else parameter.targets)]
-        if modifier and not target.startswith(f"{modifier}/"):
-            raise BadFilter(f"'{code}:{modifier}' takes a {modifier}")
-        return [bounded(f"{code}={target}")]
-    raise BadFilter(f"the filter '{code}' is a {parameter.type}, which cannot be filtered by here")
+def _of(asked: Asked) -> Clause:
+    code, wanted = asked.parameter.code, condition(asked).filter
+    holds, by_ranges = held(wanted), asked.parameter.type in RANGED and asked.modifier != "missing"
+    if asked.parameter.type in ("date", "composite") and "ap" in asked.value:
+        # How near a date is depends on how long ago it is when that is asked.
+        there = {} if code == WRITTEN else {"keys": f"+{code}"}
+        return Clause(code, there, lambda facts: held(condition(asked).filter)(facts), by_ranges)
+    return Clause(code, wanted, holds, by_ranges)
 
 
-def _time(name: str, value: str) -> tuple[str, Span]:
-    prefix, span = date_value(name, value)
-    if prefix not in _HOLDS:
-        raise BadFilter(f"'{name}' does not take the prefix {prefix} here")
-    return prefix, span
-
-
-def _holds(prefix: str, span: Span, written: int) -> bool:
-    return _HOLDS[prefix](*span, written)
-
-
-# http://hl7.org/fhir/R4/search.html#prefix, for an instant
-_HOLDS: Mapping[str, Callable[[int, int, int], bool]] = {
-    "eq": lambda start, end, at: start <= at < end,
-    "ne": lambda start, end, at: not start <= at < end,
-    "gt": lambda _start, end, at: at >= end,
-    "sa": lambda _start, end, at: at >= end,
-    "ge": lambda start, _end, at: at >= start,
-    "lt": lambda start, _end, at: at < start,
-    "eb": lambda start, _end, at: at < start,
-    "le": lambda _start, end, at: at < end,
-}
-
-
-def matches(clauses: Collection[Clause], keys: Collection[str], at: datetime) -> bool:
-    """Whether a version with these search keys, written at that time, meets every clause."""
-    return all(clause.matches(keys, at) for clause in clauses)
+def matches(clauses: Collection[Clause], facts: Facts) -> bool:
+    """Whether a version meets every clause."""
+    return all(clause.holds(facts) for clause in clauses)

@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 from conformance import Topic
 from fhir_server.errors import Unprocessable
+from fhir_server.index import Indexer
 from fhir_server.reach import met
 from fhir_server.repository import Repository
+from fhir_server.search.held import Facts
 from fhir_server.version import Version
 from subscriptions.account import Account
 from subscriptions.definition import SubscriptionDefinition, parse
@@ -30,10 +32,10 @@ SKEW = 10_000_000 << 12  # ten seconds, as a difference of write numbers
 
 
 class _Match(NamedTuple):
-    """A version with its search keys, and those whose filters and topic it meets."""
+    """A version with what it is found by, and those whose filters and topic it meets."""
 
     version: Version
-    keys: Collection[str]
+    facts: Facts
     watchers: list[Watcher]
 
 
@@ -131,19 +133,20 @@ class Matching:
     # All other versions
 
     def _match(self, version: Version) -> _Match:
-        keys = self._keys(version)
-        watchers = self._watchers.concerned(version, keys)
+        ranges = self._watchers.by_ranges(version.resource_type)
+        facts = facts_of(version, version.resource(), self._repository.indexer, ranges)
+        watchers = self._watchers.concerned(version, facts)
         if watchers:
             fired = set(self._fired({watcher.topic.url: watcher.topic for watcher in watchers}.values(), version))
             watchers = [watcher for watcher in watchers if watcher.topic.url in fired]
-        return _Match(version, keys, watchers)
+        return _Match(version, facts, watchers)
 
     def _tell(self, found: Sequence[_Match]) -> None:
         """Add the events for those who may see what happened, by their rights as they are now."""
         accesses = self._rights.accesses({watcher.owner for _, _, watchers in found for watcher in watchers})
         lost: dict[str, tuple[Watcher, str]] = {}
         happenings = []
-        for version, keys, watchers in found:
+        for version, facts, watchers in found:
             told = []
             for watcher in watchers:
                 try:
@@ -151,7 +154,7 @@ class Matching:
                 except RightsLost as loss:
                     lost.setdefault(watcher.id, (watcher, str(loss)))
                 else:
-                    if access.sees(version.scope) and met(access.reach("r", version.resource_type), keys):
+                    if access.sees(version.scope) and met(access.reach("r", version.resource_type), facts.keys):
                         told.append(watcher.id)
             if told:
                 happenings.append(
@@ -165,18 +168,20 @@ class Matching:
             if watcher.active:
                 set_status(self._repository, watcher.id, watcher.version, "error", why)
 
-    def _keys(self, version: Version) -> Collection[str]:
-        """The search keys that the version has, or had while it was the newest."""
-        if version.keys:
-            return frozenset(version.keys)
-        return frozenset(self._repository.indexer.index(version.resource()).keys)
-
     def _fired(self, topics: Collection[Topic], version: Version) -> Iterator[str]:
         after, before = version.resource(), None
         if version.op == "update":
             previous = self._repository.store.version(version.resource_type, version.id, version.version - 1)
             before = previous.resource() if previous is not None and not previous.deleted else None
         return (topic.url for topic in topics if fires(topic, version.op, before, after))
+
+
+def facts_of(version: Version, resource: dict, indexer: Indexer, ranges: bool = True) -> Facts:
+    """What a version is found by, or was while it was the newest. ranges: whether they are asked for."""
+    if version.keys and not ranges:
+        return Facts(frozenset(version.keys), (), version.last_updated)
+    entry = indexer.index(resource)
+    return Facts(frozenset(version.keys or entry.keys), entry.ranges, version.last_updated)
 
 
 def fires(topic: Topic, op: str, before: dict | None, after: dict) -> bool:

@@ -1,18 +1,19 @@
-"""The Subscriptions that count events, held so that a version finds those it may concern by its search keys.
+"""The Subscriptions that count events, held so that a version finds those it may concern by what it is found by.
 
-A Subscription lies under the keys of one of its filters, of that which fewest others lie under; one without such a
-filter is looked at for every version of its type. What a version costs does not grow with the Subscriptions that it
-does not concern.
+A Subscription lies at the places of one of its filters, of that which fewest others lie at; one without such a filter
+is looked at for every version of its type. What a version costs does not grow with the Subscriptions that it does not
+concern.
 """
 
-from collections import Counter
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from conformance import Topic
+from fhir_server.search.held import Facts
 from fhir_server.version import Version
 from subscriptions import filters
 from subscriptions.filters import Clause
+from subscriptions.places import Index, Place, choices
 from subscriptions.reach import Reach
 
 
@@ -37,14 +38,26 @@ class Watcher:
         return version.number > self.number
 
 
+@dataclass(slots=True)
+class _OfType:
+    """The watchers of one resource type: at places, and those that look at everything."""
+
+    index: Index = field(default_factory=Index)
+    placed: dict[str, tuple[Place, ...]] = field(default_factory=dict)
+    everywhere: dict[str, None] = field(default_factory=dict)
+    by_ranges: set[str] = field(default_factory=set)  # those that are decided upon by ranges
+
+    def near(self, facts: Facts) -> Iterator[str]:
+        yield from self.everywhere
+        yield from self.index.near(facts)
+
+
 class Watchers:
     """All watchers. Not thread safe."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, Watcher] = {}
-        self._anchors: dict[str, tuple[str, ...]] = {}  # id -> places it lies at
-        self._places: dict[str, dict[str, Watcher]] = {}
-        self._types: Counter[str] = Counter()
+        self._types: dict[str, _OfType] = {}
 
     def get(self, id: str) -> Watcher | None:
         return self._by_id.get(id)
@@ -52,45 +65,45 @@ class Watchers:
     def add(self, watcher: Watcher) -> None:
         """Take a watcher, in place of the one of the same id."""
         self.remove(watcher.id)
-        places = min(self._choices(watcher), key=self._crowd)
         self._by_id[watcher.id] = watcher
-        self._types[watcher.topic.resource_type] += 1
-        self._anchors[watcher.id] = places
-        for place in places:
-            self._places.setdefault(place, {})[watcher.id] = watcher
+        type = self._types.setdefault(watcher.topic.resource_type, _OfType())
+        ways = [places for clause in watcher.clauses for places in choices(clause.filter)]
+        if ways:
+            places = min(ways, key=type.index.crowd)
+            type.placed[watcher.id] = places
+            type.index.add(watcher.id, places)
+        else:
+            type.everywhere[watcher.id] = None
+        if any(clause.by_ranges for clause in watcher.clauses):
+            type.by_ranges.add(watcher.id)
 
     def remove(self, id: str) -> None:
         """Forget a watcher; does nothing where there is none."""
         known = self._by_id.pop(id, None)
         if known is None:
             return
-        self._types[known.topic.resource_type] -= 1
-        for place in self._anchors.pop(id):
-            del self._places[place][id]
-            if not self._places[place]:
-                del self._places[place]
+        type = self._types[known.topic.resource_type]
+        type.index.remove(id, type.placed.pop(id, ()))
+        type.everywhere.pop(id, None)
+        type.by_ranges.discard(id)
+        if not type.placed and not type.everywhere:
+            del self._types[known.topic.resource_type]
 
-    def concerned(self, version: Version, keys: Collection[str]) -> list[Watcher]:
-        """Those whose filters the version meets, by its search keys, and who count it; in the order of their ids."""
-        found = {watcher.id: watcher for watcher in self._near(version.resource_type, keys)}
+    def concerned(self, version: Version, facts: Facts) -> list[Watcher]:
+        """Those whose filters the version meets, by what it is found by, and who count it; in the order of their
+        ids."""
+        type = self._types.get(version.resource_type)
+        near = sorted(set(type.near(facts))) if type else ()
         return [
             watcher
-            for _, watcher in sorted(found.items())
-            if watcher.counts(version) and filters.matches(watcher.clauses, keys, version.last_updated)
+            for watcher in map(self._by_id.__getitem__, near)
+            if watcher.counts(version) and filters.matches(watcher.clauses, facts)
         ]
 
     def any_of(self, resource_type: str) -> bool:
         """Whether somebody watches this type."""
-        return self._types[resource_type] > 0
+        return resource_type in self._types
 
-    def _near(self, resource_type: str, keys: Collection[str]) -> Iterator[Watcher]:
-        for place in (resource_type, *(f"{resource_type} {key}" for key in keys)):
-            yield from self._places.get(place, {}).values()
-
-    def _choices(self, watcher: Watcher) -> list[tuple[str, ...]]:
-        type = watcher.topic.resource_type
-        asked = [clause.keys for clause in watcher.clauses if clause.keys and not clause.absent]
-        return [tuple(f"{type} {key}" for key in sorted(keys)) for keys in asked] or [(type,)]
-
-    def _crowd(self, places: tuple[str, ...]) -> int:
-        return sum(1 + len(self._places.get(place, ())) for place in places)
+    def by_ranges(self, resource_type: str) -> bool:
+        """Whether somebody who watches this type asks for dates, numbers or quantities."""
+        return resource_type in self._types and bool(self._types[resource_type].by_ranges)

@@ -167,7 +167,7 @@ def test_the_example_of_the_guide_is_read() -> None:
     assert (definition.heartbeat_s, definition.timeout_s, definition.max_count) == (86400, 60, 5)
     assert definition.ended(datetime(2030, 1, 1, tzinfo=UTC))
     assert not definition.ended(datetime(2029, 12, 31, tzinfo=UTC))
-    assert [clause.keys for clause in definition.clauses] == [frozenset({"requester=Organization/lakeside"})]
+    assert [clause.filter for clause in definition.clauses] == [{"keys": "requester=Organization/lakeside"}]
 
 
 def test_a_websocket_needs_no_endpoint_and_numbers_have_defaults() -> None:

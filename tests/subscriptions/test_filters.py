@@ -6,6 +6,7 @@ import pytest
 
 import conformance
 from fhir_server.index import Indexer
+from fhir_server.search.held import Facts
 from subscriptions.filters import WRITTEN, matches, parse
 from tests.subscriptions.conftest import BASE, TOPICS, topic
 
@@ -52,8 +53,8 @@ TASK = {
     ("identifier=" + "long" * 200 + "er", False),
 ])  # fmt: skip
 def test_a_filter_holds_or_does_not(text: str, matched: bool) -> None:
-    keys = Indexer(BASE).index(TASK).keys
-    assert matches(parse(text, TOPICS[topic("referral-status")], BASE), keys, AT) is matched
+    facts = Facts(frozenset(Indexer(BASE).index(TASK).keys))
+    assert matches(parse(text, TOPICS[topic("referral-status")], BASE), facts) is matched
 
 
 @pytest.mark.parametrize("value, matched", [
@@ -63,7 +64,8 @@ def test_a_filter_holds_or_does_not(text: str, matched: bool) -> None:
     ("sa2026-02", True), ("eb2026-03-02", True), ("eb2026", False), ("lt2020,gt2025", True), ("lt2020,gt2027", False),
 ])  # fmt: skip
 def test_a_version_is_written_at_its_time(value: str, matched: bool) -> None:
-    assert matches(parse(f"_lastUpdated={value}", TOPICS[topic("referral-status")], BASE), (), AT) is matched
+    facts = Facts((), (), AT)
+    assert matches(parse(f"_lastUpdated={value}", TOPICS[topic("referral-status")], BASE), facts) is matched
 
 
 def test_every_filter_that_a_topic_offers_can_be_filtered_by() -> None:
@@ -74,7 +76,7 @@ def test_every_filter_that_a_topic_offers_can_be_filtered_by() -> None:
                 continue  # of the version, below
             value = f"{parameters[code].targets[0]}/1" if parameters[code].type == "reference" else "x"
             (clause,) = parse(f"{code}={value}", one, BASE)
-            assert matches([clause], {f"{code}={value}"}, AT), (one.name, code)
+            assert matches([clause], Facts({f"{code}={value}"})), (one.name, code)
 
 
 @pytest.mark.parametrize("name", sorted(one.name for one in TOPICS.values()))

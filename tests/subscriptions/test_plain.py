@@ -1,6 +1,7 @@
 """Subscriptions by criteria, as R4 itself has them. http://hl7.org/fhir/R4/subscription.html"""
 
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.subscriptions.conftest import (
     BASE,
     HILLCREST,
     LAKESIDE,
+    PRACTICE,
     TOPICS,
     World,
     a_plain_subscription,
@@ -22,6 +24,16 @@ from tests.subscriptions.conftest import (
 from tests.subscriptions.hook_listener import Listener, status, status_of
 
 CRITERIA, CHANNEL = "Subscription.criteria", "Subscription.channel"
+
+OF_ALL_KINDS: list[dict] = [
+    {"resourceType": "Observation", "status": "final", "effectiveDateTime": "2026-03-01T08:00:00Z",
+     "code": {"coding": [{"system": "http://loinc.org", "code": "1-8"}]},
+     "valueQuantity": {"value": 5.4, "unit": "mmol/l", "system": "http://unitsofmeasure.org", "code": "mmol/L"}},
+    {"resourceType": "RiskAssessment", "status": "final", "subject": {"display": "x"},
+     "prediction": [{"probabilityDecimal": 0.7}]},
+    {"resourceType": "Patient", "name": [{"family": "Meyer"}], "birthDate": "1984-05-06"},
+    {"resourceType": "ValueSet", "status": "draft", "url": "http://a.example/sets/colours"},
+]  # fmt: skip
 
 
 def subscribe(world: World, criteria: str, **channel: Any) -> str:
@@ -46,15 +58,77 @@ class TestCriteria:
         ("Task?_lastUpdated=gt2020&status=requested", True),
         ("Task?_lastUpdated=lt2020", False),
         ("ServiceRequest?status=requested", False),
+        ("Task?_id=nobody", False),
+        ("Task?status=http://hl7.org/fhir/task-status|requested", True),
+        ("Task?authored-on=ge2026-03-01", True),
+        ("Task?authored-on=2026-03", True),
+        ("Task?authored-on=lt2026-03-01", False),
+        ("Task?authored-on=ap2026-03-01", True),
+        ("Task?authored-on=ap1999-03-01", False),
+        ("Task?_lastUpdated=ap2000", False),
+        ("Task?period=sa2026-04", True),
+        ("Task?period=eb2026-04", False),
+        ("Task?modified:missing=true", True),
+        ("Task?authored-on:missing=true", False),
+        ("Task?code:text=call", True),
+        ("Task?code:text=write", False),
+        ("Task?_content=hip", True),
+        ("Task?_content=knee", False),
+        ("Task?authored-on=ge2026-03-01&status=accepted", False),
     ])  # fmt: skip
     def test_a_new_resource_is_an_event_when_the_search_would_find_it(
         self, world: World, criteria: str, found: bool
     ) -> None:
         subscription = subscribe(world, criteria)
         identifier = [{"system": "http://a", "value": "1"}]
-        task = world.task(identifier=identifier, meta={"tag": [{"system": "urn:t", "code": "a"}]})
+        task = world.task(
+            identifier=identifier,
+            meta={"tag": [{"system": "urn:t", "code": "a"}]},
+            authoredOn="2026-03-01T10:00:00+01:00",
+            executionPeriod={"start": "2026-05-01", "end": "2026-05-03"},
+            code={"text": "Call the patient"},
+            description="about the hip",
+        )
         world.pump()
         assert world.events(subscription) == ([(1, f"{task}/_history/1")] if found else [])
+
+    @pytest.mark.parametrize("criteria, found", [
+        ("Observation?value-quantity=5.4|http://unitsofmeasure.org|mmol/L", True),
+        ("Observation?value-quantity=5400|http://unitsofmeasure.org|umol/L", True),
+        ("Observation?value-quantity=gt5.4|http://unitsofmeasure.org|mmol/L", False),
+        ("Observation?value-quantity=ge5,lt1", True),
+        ("Observation?value-quantity=5.4||mmol", False),
+        ("Observation?code-value-quantity=http://loinc.org|1-8$gt5", True),
+        ("Observation?code-value-quantity=http://loinc.org|1-8$gt6", False),
+        ("Observation?date=2026-03-01&code=http://loinc.org|1-8", True),
+        ("RiskAssessment?probability=gt0.5", True),
+        ("RiskAssessment?probability=gt0.8", False),
+        ("Patient?family=mey", True),
+        ("Patient?family:exact=mey", False),
+        ("Patient?family:contains=EYE", True),
+        ("Patient?birthdate=lt1990", True),
+        ("Patient?birthdate=ge1990", False),
+        ("ValueSet?url:below=http://a.example/sets", True),
+        ("ValueSet?url:above=http://a.example/sets/colours/blue", True),
+    ])  # fmt: skip
+    def test_numbers_quantities_texts_and_modifiers_mean_what_they_mean_in_a_search(
+        self, world: World, criteria: str, found: bool
+    ) -> None:
+        subscription = world.subscribe(a_plain_subscription(criteria), PRACTICE)
+        for resource in OF_ALL_KINDS:
+            world.create(resource)
+        world.pump()
+        assert len(world.events(subscription)) == found
+        type, _, query = criteria.partition("?")
+        result = world.repository.search(PRACTICE, type, parse_qsl(query), strict=True)
+        assert len(result.matches) == found
+
+    def test_a_version_that_was_superseded_is_held_against_what_it_was(self, world: World) -> None:
+        subscription = subscribe(world, "Task?authored-on=2026")
+        task = world.task(authoredOn="2026-03-01")
+        world.change(task, authoredOn="2025-03-01")
+        world.pump()
+        assert world.events(subscription) == [(1, f"{task}/_history/1")]
 
     def test_every_update_that_the_search_would_find_is_an_event_whatever_has_changed(self, world: World) -> None:
         subscription = subscribe(world, "Task?status=accepted")
@@ -72,12 +146,15 @@ class TestCriteria:
         assert world.events(subscription) == []
 
     @pytest.mark.parametrize("criteria", [
-        "Task?description=x", "Task?authored-on=gt2026", "Task?subject.name=x", "Task?patient:Patient.name=x",
-        "Task?_has:Provenance:target:agent=x", "Task?_lastUpdated=ap2026", "Task?_id=1", "Task?_include=Task:owner",
-        "Task?status", "Task?status=", "Task?status:above=x", "Task?requester:Patient=Organization/1", "Task?_text=x",
+        "Task?description=x", "Task?authored-on=gt26", "Task?subject.name=x", "Task?patient:Patient.name=x",
+        "Task?_has:Provenance:target:agent=x", "Task?_lastUpdated=soon", "Task?_include=Task:owner", "Task?_sort=_id",
+        "Task?status", "Task?status=", "Task?status:above=x", "Task?requester:Patient=Organization/1",
+        "Task?code:in=http://a", "Task?_list=1", "Task?_filter=status eq draft", "Task?_text:missing=true",
+        "Location?near=47|8", "Observation?value-quantity=many", "Observation?code-value-quantity=a",
+        "Task?authored-on=" + ",".join(["2026"] * 101),
         "Nothing?status=x", "Subscription?status=active", "Binary", "Task?" + "x" * 2000,
     ])  # fmt: skip
-    def test_what_cannot_be_matched_without_a_query_is_refused(self, criteria: str) -> None:
+    def test_what_a_resource_alone_does_not_tell_is_refused(self, criteria: str) -> None:
         with pytest.raises(Unprocessable) as refusal:
             parse(a_plain_subscription(criteria), TOPICS, BASE)
         assert [(issue.expression, issue.code) for issue in refusal.value.issues] == [(CRITERIA, "not-supported")]
