@@ -12,7 +12,7 @@ from subscriptions.matching import watched
 R5_TOPIC = "http://hl7.org/fhir/5.0/StructureDefinition/extension-SubscriptionTopic"
 R4B_TOPIC = "http://hl7.org/fhir/4.3/StructureDefinition/extension-SubscriptionTopic"
 FHIR_TYPES = "http://hl7.org/fhir/fhir-types"
-VERSION, DATE = "1.0.0", "2026-01-01"  # of the topics as they are defined now
+DATE = "2026-01-01"  # of the topics as they are defined now
 
 
 def capability(topics: Mapping[str, Topic]) -> Capability:
@@ -30,7 +30,7 @@ def topic_resources(topics: Mapping[str, Topic]) -> list[dict]:
 def _basic(topic: Topic) -> dict:
     words = {
         "url": {"valueUri": topic.url},
-        "version": {"valueString": VERSION},
+        "version": {"valueString": profile.TOPIC_VERSION},
         "name": {"valueString": topic.name},
         "title": {"valueString": topic.title},
         "date": {"valueDateTime": DATE},

@@ -74,6 +74,12 @@ def parse(resource: dict, topics: Mapping[str, Topic], base_url: str) -> Subscri
     return _Reader(resource, topics, base_url).read()
 
 
+def topic_of(canonical: str, topics: Mapping[str, Topic]) -> Topic | None:
+    """The topic that a canonical names, by its URL alone or with the version that it has."""
+    url, bar, version = canonical.partition("|")
+    return topics.get(url) if not bar or version == profile.TOPIC_VERSION else None
+
+
 class _Reader:
     def __init__(self, resource: dict, topics: Mapping[str, Topic], base_url: str) -> None:
         self._resource = resource
@@ -141,7 +147,7 @@ class _Reader:
 
     def _topic(self) -> Topic | None:
         asked = self._resource.get("criteria")
-        topic = self._topics.get(asked) if isinstance(asked, str) else None
+        topic = topic_of(asked, self._topics) if isinstance(asked, str) else None
         if topic is None:
             known = ", ".join(sorted(self._topics))
             self._refuse("value", "Subscription.criteria", f"this is no topic of this server, which has {known}")

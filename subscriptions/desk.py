@@ -14,6 +14,7 @@ from fhir_server.access import Access
 from fhir_server.errors import Conflict, Forbidden, Gone, NotFound, Unprocessable
 from fhir_server.repository import Repository
 from fhir_server.version import Version
+from subscriptions.definition import topic_of
 from subscriptions.rights import owner_of
 from subscriptions.status import SERVER, set_status
 from subscriptions.store import State, SubscriptionStore
@@ -108,7 +109,7 @@ class SubscriptionDesk:
 
     def _row(self, state: State, version: Version, newest: int) -> Row:
         subscription = version.resource()
-        topic = self._topics.get(state.topic)
+        topic = topic_of(state.topic, self._topics)
         trouble = subscription.get("error") or (state.reason if state.failures else "") or ""
         return Row(
             id=state.id,

@@ -12,6 +12,7 @@ TIMEOUT = f"{BACKPORT}/StructureDefinition/backport-timeout"
 MAX_COUNT = f"{BACKPORT}/StructureDefinition/backport-max-count"
 CHANNEL_SYSTEM = f"{CANONICAL}/CodeSystem/subscription-channel"  # of channels that R4 has no code for
 CHANNEL_TYPE = f"{BACKPORT}/StructureDefinition/backport-channel-type"
+TOPIC_VERSION = "1.0.0"  # of all topics, as they are defined now
 TOPIC_CANONICAL = f"{BACKPORT}/StructureDefinition/capabilitystatement-subscriptiontopic-canonical"
 SERVER_CAPABILITIES = f"{BACKPORT}/CapabilityStatement/backport-subscription-server-r4"
 

@@ -220,9 +220,15 @@ class World:
 
 
 def make_world(
-    database: Database, accesses: dict[str, Access], policy: RetryPolicy = QUICK, topics: Any = TOPICS, **senders: Any
+    database: Database,
+    accesses: dict[str, Access],
+    policy: RetryPolicy = QUICK,
+    topics: Any = TOPICS,
+    outgoing: Outgoing | None = None,
+    **senders: Any,
 ) -> World:
-    clock, outgoing, folder = Clock(), Outgoing(["127.0.0.1"]), TemporaryDirectory()
+    clock, folder = Clock(), TemporaryDirectory()
+    outgoing = outgoing or Outgoing(["127.0.0.1"])
     trail = Trail(Path(folder.name))
     admission = SubscriptionAdmission(topics, outgoing, clock)
     versions = VersionStore(database)
