@@ -286,10 +286,20 @@ class Courier:
                     self._mailer.fax(id, definition, events[0], self._clock()), case.state.failures
                 )
             for event in events:
-                self._mailer.send(id, definition, event, self._clock())
+                self._mailer.send(id, definition, event, self._clock(), self._attached(case, event))
         except (MailUnavailable, FaxUnavailable) as trouble:
             raise _Failed(str(trouble)) from None
         return True
+
+    def _attached(self, case: _Case, event: Notified) -> str:
+        """What mail brings with it: the notification at the level `empty`, as ids can be telling, and mail is read by
+        many on its way."""
+        id, definition = case.state.id, case.definition
+        if not definition.attaches:
+            return ""
+        about = About(id, None, definition.status, EMPTY, self._store.last_number(id))
+        made = notification.bundle(EVENT, about, [event], self._repository.base_url, self._clock())
+        return fhir_json.dumps(made).decode()
 
     async def _heartbeat(self, case: _Case, total: int) -> float | None:
         """Send a heartbeat when it is time; returns the seconds until the next one."""

@@ -30,7 +30,7 @@ CHANNELS: Mapping[str, tuple[str, ...]] = {
 }
 PDF = "application/pdf"
 FHIR_JSON = re.compile(r"application/fhir\+json(\s*;\s*fhirVersion=4\.0)?", re.IGNORECASE)
-MAIL = re.compile(r"text/(plain|html)(\s*;\s*charset=utf-8)?", re.IGNORECASE)
+MAIL = re.compile(r"text/(plain|html)(\s*;\s*charset=utf-8)?(\s*;\s*attach=application/fhir\+json)?", re.IGNORECASE)
 MAILTO = re.compile(r"mailto:[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})+", re.IGNORECASE)
 
 TEL = re.compile(r"tel:\+[1-9][0-9]{6,14}")
@@ -64,6 +64,11 @@ class SubscriptionDefinition:
     end: datetime | None = None
     plain: bool = False
     reach: Reach | None = None
+
+    @property
+    def attaches(self) -> bool:
+        """Whether mail is to bring the notification itself with it."""
+        return self.channel == EMAIL and "attach=" in self.mime.lower()
 
     def ended(self, now: datetime) -> bool:
         return self.end is not None and self.end <= now
@@ -218,7 +223,8 @@ class _Reader:
         elif channel == EMAIL:
             mime = self._channel.get("payload", "text/plain")
             if not isinstance(mime, str) or not MAIL.fullmatch(mime):
-                self._refuse("not-supported", path, "mail is sent as text/plain or text/html")
+                text = f"mail is sent as text/plain or text/html, with ;attach={FORMAT_JSON} where that is wanted too"
+                self._refuse("not-supported", path, text)
         elif self._plain:
             mime = self._channel.get("payload", "")
             if not isinstance(mime, str) or (mime and mime not in (FORMAT_JSON, FORMAT_XML)):

@@ -20,7 +20,7 @@ SHOWN = re.compile(r"[A-Za-z0-9-]{1,40}")  # a number fit for a subject line
 @dataclass(frozen=True, slots=True)
 class Message:
     """A mail. id: the same whenever the same event is sent again to the same Subscription. html: the body once more,
-    for whom it is wanted."""
+    for whom it is wanted; attached: a notification as FHIR JSON, likewise."""
 
     id: str
     subscription: str
@@ -30,6 +30,7 @@ class Message:
     body: str
     at: datetime
     html: str = ""
+    attached: str = ""
 
 
 class MailSender(Protocol):
@@ -50,13 +51,22 @@ class Mailer:
         self._public_url = public_url.rstrip("/")
         self._referral_number = referral_number
 
-    def send(self, subscription: str, definition: SubscriptionDefinition, event: Notified, now: datetime) -> None:
+    def send(
+        self,
+        subscription: str,
+        definition: SubscriptionDefinition,
+        event: Notified,
+        now: datetime,
+        attached: str = "",
+    ) -> None:
         to = address_of(definition)
         subject, link = self.words(definition, event)
         body = f"{subject}.\n\nTo see it, please log in: {link}\n\nThis message has no answer address."
         html = _html(subject, link) if definition.mime.lower().startswith("text/html") else ""
         self._sender.deliver(
-            Message(f"{subscription}/{event.number}", subscription, event.number, to, subject, body, now, html)
+            Message(
+                f"{subscription}/{event.number}", subscription, event.number, to, subject, body, now, html, attached
+            )
         )
 
     def fax(self, subscription: str, definition: SubscriptionDefinition, event: Notified, now: datetime) -> Message:

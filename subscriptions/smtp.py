@@ -58,7 +58,9 @@ class SmtpSender:
             raise MailUnavailable(f"the mail server refused the address: {', '.join(map(str, codes))}") from None
         except (OSError, smtplib.SMTPException, ValueError) as error:
             raise MailUnavailable(f"the mail server did not take it: {type(error).__name__}") from None
-        self._sent.deliver(replace(message, body="", html=""))  # a link that confirms an address is its owner's
+        self._sent.deliver(
+            replace(message, body="", html="", attached="")
+        )  # a link that confirms an address is its owner's
 
     def _connect(self) -> smtplib.SMTP:
         server = self._server
@@ -98,4 +100,7 @@ def written(message: Message, sender: str) -> EmailMessage:
     mail.set_content(message.body)
     if message.html:
         mail.add_alternative(message.html, subtype="html")
+    if message.attached:
+        content = message.attached.encode()
+        mail.add_attachment(content, "application", "fhir+json", filename="notification.json")
     return mail

@@ -93,6 +93,7 @@ FAULTS = [
     (with_channel(payload="application/json"), f"{CHANNEL}.payload", "not-supported"),
     (with_channel(payload="application/fhir+json; fhirVersion=5.0"), f"{CHANNEL}.payload", "not-supported"),
     (email(payload="text/csv"), f"{CHANNEL}.payload", "not-supported"),
+    (email(payload="text/plain;attach=application/pdf"), f"{CHANNEL}.payload", "not-supported"),
     (with_content(), "Subscription.channel.payload.extension", "required"),
     (without("_payload"), "Subscription.channel.payload.extension", "required"),
     (with_content("id-only", "empty"), "Subscription.channel.payload.extension", "invariant"),

@@ -13,11 +13,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pymongo.database import Database
 
+from fhir_server import fhir_json
 from subscriptions.courier import RetryPolicy
 from subscriptions.mail import MailUnavailable, Message
 from subscriptions.mail_store import Outbox
 from subscriptions.smtp import SmtpSender, SmtpServer, written
 from tests.subscriptions.conftest import ORIGIN, PRACTICE, World, a_subscription, eventually, make_world
+from tests.subscriptions.hook_listener import status_of
 from tests.subscriptions.smtp_server import MailServer
 
 FROM, TO = "radiology@practice.example", "office@lakeside.example"
@@ -127,6 +129,7 @@ class TestSecurity:
 class TestSubscription:
     @pytest.mark.parametrize("mime, types", [
         ("text/plain", ["text/plain"]), ("text/html", ["multipart/alternative", "text/plain", "text/html"]),
+        ("text/plain;attach=application/fhir+json", ["multipart/mixed", "text/plain", "application/fhir+json"]),
     ])  # fmt: skip
     def test_events_arrive_at_the_mail_server_and_name_no_patient(
         self, database: Database, server: MailServer, mime: str, types: list[str]
@@ -144,6 +147,29 @@ class TestSubscription:
             assert [part.get_content_type() for part in mail.walk()] == types
             assert f"{ORIGIN}/referrals/{task.split('/')[1]}" in mail.as_string().replace("=\r\n", "")
             assert not any(word in mail.as_string() for word in ("Ernestine", "Quackenbush", "p-1"))
+        finally:
+            world.stop()
+
+    def test_what_is_attached_is_the_notification_with_its_number_and_nothing_else(
+        self, database: Database, server: MailServer
+    ) -> None:
+        world = make_world(database, {}, smtp=plain(server))
+        mime = "text/html; charset=utf-8; attach=application/fhir+json"
+        channel = {"type": "email", "endpoint": f"mailto:{TO}", "payload": mime}
+        id = world.subscribe(a_subscription(channel=channel), PRACTICE)
+        world.start()
+        try:
+            eventually(lambda: world.status(id) == "active")
+            world.task()
+            eventually(lambda: len(server.mails) == 1)
+            (attached,) = server.mails[0].iter_attachments()
+            bundle = fhir_json.loads(attached.get_content())
+            (entry,) = bundle["entry"]
+            event = next(one for one in entry["resource"]["parameter"] if one["name"] == "notification-event")
+            assert [part["name"] for part in event["part"]] == ["event-number", "timestamp"]
+            assert status_of(bundle)["type"] == "event-notification"
+            eventually(lambda: len(world.service.outbox.list()) == 1)
+            assert world.service.outbox.list()[0].attached == ""  # it is kept that it went out, not what
         finally:
             world.stop()
 
