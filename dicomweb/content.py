@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dicomweb.accept import MULTIPART
 from dicomweb.multipart import closing, part_head
@@ -11,12 +11,24 @@ from dicomweb.multipart import closing, part_head
 @dataclass(frozen=True, slots=True)
 class Content:
     """What to send. length: bytes, where it is known before. section: (offset, length) -> these bytes, of content
-    that can be had in pieces."""
+    that can be had in pieces. close: called when it has been sent, or the client has gone."""
 
     content_type: str
     chunks: Iterable[bytes] = field(repr=False)
     length: int | None = None
     section: Callable[[int, int], Iterable[bytes]] | None = field(default=None, repr=False)
+    close: Callable[[], None] | None = field(default=None, repr=False)
+
+    def ending_with(self, close: Callable[[], None]) -> "Content":
+        """The content, which calls `close` when it has been made; also when it never is. More than once."""
+
+        def chunks() -> Iterator[bytes]:
+            try:
+                yield from self.chunks
+            finally:
+                close()
+
+        return replace(self, chunks=chunks(), close=close)
 
 
 @dataclass(frozen=True, slots=True)

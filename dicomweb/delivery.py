@@ -78,6 +78,8 @@ def _sent(content: Content, tag: str) -> Response:
         response = Response(begun(content.chunks), content_type=content.content_type)
         if length is not None:
             response.content_length = length
+        if content.close is not None:
+            response.call_on_close(content.close)
         return response
     wanted = _range(length, tag)
     if wanted is None:

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import TimeoutError as TookTooLong
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import TypeVar
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -32,6 +33,12 @@ WAITING_A_PROCESS = 16  # tasks beyond that are refused: who waits longer has go
 THREADS_SHARE = (2, 3)  # of a web server's threads wait for pixels at most: the others are for everybody else
 
 Result = TypeVar("Result")
+
+
+class Runner(Protocol):
+    """Where functions of modules are called: the pool, or a place in it."""
+
+    def run(self, function: Callable[..., Result], *arguments: object) -> Result: ...
 
 
 class PixelPool:
@@ -73,8 +80,16 @@ class PixelPool:
 
     def run(self, function: Callable[..., Result], *arguments: object) -> Result:
         """Call a function of a module in one of the processes. Raises NotAcceptable, Unavailable."""
+        with self.place() as place:
+            return place.run(function, *arguments)
+
+    def place(self) -> "Place":
+        """Room for one task after the other, for an answer of several. Raises Unavailable when all is taken."""
         if not self._room.acquire(blocking=False):
             raise Unavailable("too many images are being decoded just now", headers={"Retry-After": "2"})
+        return Place(self._run, self._room.release)
+
+    def _run(self, function: Callable[..., Result], *arguments: object) -> Result:
         try:
             task = (function, *arguments)
             return self._started().schedule(_done, args=task, timeout=self._timeout_s).result()
@@ -90,8 +105,6 @@ class PixelPool:
             raise Unavailable(
                 "the processes that decode images are not running", headers={"Retry-After": "2"}
             ) from None
-        finally:
-            self._room.release()
 
     def _started(self) -> ProcessPool:
         with self._starting:
@@ -100,6 +113,35 @@ class PixelPool:
                 self._pool = ProcessPool(self._size, TASKS_A_PROCESS, _begin, [self._policy], spawn)
                 atexit.register(self.close)
             return self._pool
+
+
+class Place:
+    """A place in the pool that its owner has until it is closed: nothing that is run there is refused for want of
+    room. An answer that has begun can so be ended."""
+
+    def __init__(self, run: Callable[..., Any], release: Callable[[], None]) -> None:
+        self._run = run
+        self._release = release
+        self._open = True
+
+    def run(self, function: Callable[..., Result], *arguments: object) -> Result:
+        """See PixelPool.run. Raises Unavailable only when the processes themselves are gone."""
+        result: Result = self._run(function, *arguments)
+        return result
+
+    def close(self) -> None:
+        """Give it to others; once."""
+        if self._open:
+            self._open = False
+            self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def _done(function: Callable[..., Result], *arguments: object) -> Result:

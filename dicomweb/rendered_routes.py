@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 from flask import Blueprint, Response, request
 
-from dicomweb import bulk, presentation, wado
+from dicomweb import bulk, pictures, presentation, wado
 from dicomweb.accept import ANY, MULTIPART, Accepted, choose, parse_accept
 from dicomweb.blobs import BlobStore
 from dicomweb.cache import Cache, Remembered
@@ -15,12 +16,13 @@ from dicomweb.dicom_json import text
 from dicomweb.display import parse_window
 from dicomweb.documents import CONTENT, html_of
 from dicomweb.drawing import MAX_VIEWPORT, Viewport
-from dicomweb.pool import PixelPool
+from dicomweb.instance import instance_address
+from dicomweb.pool import PixelPool, Runner
 from dicomweb.profiles import SPACES
 from dicomweb.records import InstanceFile, StoredInstance
 from dicomweb.render import GIF, JPEG, PNG, Rendering
 from dicomweb.views import Views
-from fhir_server.errors import BadRequest
+from fhir_server.errors import BadRequest, FhirError
 
 THUMBNAIL = Rendering(viewport=Viewport(128, 128))  # of who asks for nothing else
 MAX_PARTS = 4096  # pictures of one answer
@@ -90,7 +92,9 @@ def add_routes(
             lambda: Response(picture(state, study, file, frame, wanted), content_type=wanted.media_type),
         )
 
-    def picture(state: str, study: str, file: InstanceFile, frame: int, wanted: Rendering) -> bytes:
+    def picture(
+        state: str, study: str, file: InstanceFile, frame: int, wanted: Rendering, where: Runner = pool
+    ) -> bytes:
         key = (_shows(state, file), frame, wanted)
         if (found := cache.get(key)) is not None:
             return found
@@ -103,24 +107,39 @@ def add_routes(
             return remembered.instance(state, study, series, instance)
 
         stored = load(file.series, file.sop_instance)
-        made = Views(blobs, pool, load).view(stored, frame, wanted)
+        made = Views(blobs, where, load).view(stored, frame, wanted)
         cache.put(key, made, len(made))
         return made
 
     def several(state: str, study: str, asked: list[tuple[InstanceFile, int]], wanted: Rendering) -> Response:
         if len(asked) > MAX_PARTS:
             raise BadRequest(f"ask for at most {MAX_PARTS} pictures at once")
-        first = picture(state, study, *asked[0], wanted)  # a fault is told as such, not by an answer that breaks off
-
-        def parts() -> Iterator[Part]:
-            for index, (file, frame) in enumerate(asked):
-                where = f"/studies/{study}/series/{file.series}/instances/{file.sop_instance}/frames/{frame}/rendered"
-                headers = {"Content-Type": wanted.media_type, "Content-Location": base_url + where}
-                made = first if index == 0 else picture(state, study, file, frame, wanted)
-                yield Part(headers, lambda made=made: [made])  # type: ignore[misc]
-
         shown = "/".join(_shows(state, file) for file, _ in asked)
-        return unless_known(shown, lambda: multipart_of(wanted.media_type, parts()))
+        return unless_known(shown, lambda: together(state, study, asked, wanted))
+
+    def together(state: str, study: str, asked: list[tuple[InstanceFile, int]], wanted: Rendering) -> Content:
+        """All of them in one message. One is made before the status is told, that of the frame most likely not to be
+        there; in place of another that cannot be shown there is a card that says why."""
+        with ExitStack() as undo:
+            # Held to the end, so that the answer does not break off for want of room.
+            place = undo.enter_context(pool.place())
+            last = max(range(len(asked)), key=lambda index: asked[index][1])
+            told = picture(state, study, *asked[last], wanted, place)
+
+            def shown(index: int) -> bytes:
+                try:
+                    return told if index == last else picture(state, study, *asked[index], wanted, place)
+                except FhirError as fault:
+                    return pictures.card("Not shown", [str(fault)], wanted)
+
+            def parts() -> Iterator[Part]:
+                for index, (file, frame) in enumerate(asked):
+                    of_instance = instance_address(study, file.series, file.sop_instance)
+                    location = f"{base_url}{of_instance}/frames/{frame}/rendered"
+                    headers = {"Content-Type": wanted.media_type, "Content-Location": location}
+                    yield Part(headers, lambda index=index: [shown(index)])  # type: ignore[misc]
+
+            return multipart_of(wanted.media_type, parts()).ending_with(undo.pop_all().close)
 
     def document(state: str, study: str, file: InstanceFile) -> Content | Response | None:
         """A film, PDF or report as what it is, for who asks for that."""

@@ -22,7 +22,7 @@ from dicomweb.dicom_json import integer, words_swapped
 from dicomweb.frames import FrameTable, ReadRange
 from dicomweb.part10 import MAX_HEADER_BYTES, PIXEL_TAGS, refusing
 from dicomweb.pixels import EXPLICIT_LITTLE_ENDIAN, EncodedFrame, Undecodable
-from dicomweb.pool import PixelPool
+from dicomweb.pool import Runner
 from dicomweb.records import StoredInstance
 from fhir_server.errors import NotAcceptable
 
@@ -75,7 +75,7 @@ def frame_in(frame: EncodedFrame, target: str) -> bytes:
 
 
 def transcode(
-    stored: StoredInstance, target: str, read_range: ReadRange, encoded: Encoded | None, pool: PixelPool, size: int
+    stored: StoredInstance, target: str, read_range: ReadRange, encoded: Encoded | None, pool: Runner, size: int
 ) -> Iterator[bytes]:
     """The instance as a DICOM file in that transfer syntax; the first frame has been encoded when this returns.
 

@@ -16,7 +16,7 @@ from dicomweb.display import Display, bytes_of, display_of, palette_of
 from dicomweb.documents import CONTENT, facts_of, lines_of, person, title_of
 from dicomweb.pictures import Channel, Contour
 from dicomweb.pixels import Undecodable
-from dicomweb.pool import PixelPool
+from dicomweb.pool import Runner
 from dicomweb.records import StoredInstance
 from dicomweb.render import Rendering, render
 from fhir_server.errors import Gone, NotAcceptable, NotFound
@@ -36,7 +36,7 @@ class Views:
     """load: an instance of the same study by series and instance. Raises NotFound."""
 
     blobs: BlobStore
-    pool: PixelPool
+    pool: Runner
     load: Callable[[str, str], StoredInstance]
 
     def view(self, stored: StoredInstance, index: int, wanted: Rendering) -> bytes:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,7 +19,7 @@ from dicomweb.dicom_json import integer, text
 from dicomweb.frames import FrameTable
 from dicomweb.native_xml import as_xml
 from dicomweb.pixels import EncodedFrame, FrameFile, decodable, recodable
-from dicomweb.pool import PixelPool
+from dicomweb.pool import PixelPool, Runner
 from dicomweb.records import InstanceFile, StoredInstance
 from fhir_server.errors import BadRequest, NotAcceptable, NotFound
 
@@ -51,24 +51,44 @@ def instance_files(
         if target not in (None, "*") and not all(_sendable(file, target, wanted) for file in files):
             continue
         try:
-            first = _file_part(blobs, files[0], base, target, load, pool, strict=wanted.transfer_syntax is not None)
+            return _instances(blobs, files, wanted, target, base, load, pool)
         except NotAcceptable:
             if wanted is accepted[-1]:
                 raise
-            continue
-        if wanted.multipart:
-            rest = (_file_part(blobs, file, base, target, load, pool) for file in files[1:])
-            if target in (None, "*") or all(file.transfer_syntax == target for file in files):
-                return multipart(DICOM, [first, *rest])
-            for file in files:
-                blobs.size(file.blob_key)  # one that is missing is told before the first byte
-            return multipart_of(DICOM, itertools.chain([first], rest))
-        section = None if first.size is None else partial(blobs.chunks, files[0].blob_key)
-        return Content(first.headers["Content-Type"], first.chunks(), first.size, section)
     raise NotAcceptable(
         'instances are available as multipart/related; type="application/dicom"; transfer-syntax=*, uncompressed, '
         f"or in a syntax that they can be compressed into, and as {ZIP}"
     )
+
+
+def _instances(
+    blobs: BlobStore,
+    files: list[InstanceFile],
+    wanted: Accepted,
+    target: str | None,
+    base: str,
+    load: Load,
+    pool: PixelPool,
+) -> Content:
+    """The instances in that syntax, in parts or the only one alone. Raises NotAcceptable, Unavailable."""
+    changed = target not in (None, "*") and any(file.transfer_syntax != target for file in files)
+    with ExitStack() as undo:
+        # A place in the pool is held to the end, so that the answer does not break off for want of room.
+        runner: Runner = undo.enter_context(pool.place()) if changed else pool
+        first = _file_part(blobs, files[0], base, target, load, runner, strict=wanted.transfer_syntax is not None)
+        content_type = first.headers["Content-Type"]
+        if not wanted.multipart and first.size is not None:
+            return Content(content_type, first.chunks(), first.size, partial(blobs.chunks, files[0].blob_key))
+        rest = (_file_part(blobs, file, base, target, load, runner) for file in files[1:])
+        if not wanted.multipart:
+            content = Content(content_type, first.chunks())
+        elif changed:
+            for file in files:
+                blobs.size(file.blob_key)  # one that is missing is told before the first byte
+            content = multipart_of(DICOM, itertools.chain([first], rest))
+        else:
+            content = multipart(DICOM, [first, *rest])
+        return content.ending_with(undo.pop_all().close)
 
 
 def _sendable(file: InstanceFile, target: str, wanted: Accepted) -> bool:
@@ -85,7 +105,7 @@ def _file_part(
     base: str,
     target: str | None,
     load: Load,
-    pool: PixelPool,
+    pool: Runner,
     *,
     strict: bool = False,
 ) -> Part:
@@ -152,20 +172,26 @@ def frames(
     if plan.transfer_syntax != EXPLICIT_LITTLE_ENDIAN or media_type == OCTETS:
         media_type = f"{media_type}; transfer-syntax={plan.transfer_syntax}"
 
-    def content(number: int) -> bytes:
-        if plan.transcode:
-            return pool.run(transcode.frame_in, encoded_frame(stored, number, blobs), plan.transfer_syntax)
-        return table.read(number, read_range, even=even)
+    with ExitStack() as undo:
+        # Held to the end, as for whole instances.
+        runner: Runner = undo.enter_context(pool.place()) if plan.transcode else pool
 
-    first = content(numbers[0])  # a fault is told as such, not by an answer that breaks off
-    parts = [
-        Part(
-            {"Content-Type": media_type, "Content-Location": f"{base}/frames/{number}"},
-            lambda index=index, number=number: [first if index == 0 else content(number)],  # type: ignore[misc]
-        )
-        for index, number in enumerate(numbers)
-    ]
-    return multipart(plan.media_type, parts) if plan.multipart else Content(media_type, [first], len(first))
+        def content(number: int) -> bytes:
+            if plan.transcode:
+                return runner.run(transcode.frame_in, encoded_frame(stored, number, blobs), plan.transfer_syntax)
+            return table.read(number, read_range, even=even)
+
+        first = content(numbers[0])  # a fault is told as such, not by an answer that breaks off
+        if not plan.multipart:
+            return Content(media_type, [first], len(first))
+        parts = [
+            Part(
+                {"Content-Type": media_type, "Content-Location": f"{base}/frames/{number}"},
+                lambda index=index, number=number: [first if index == 0 else content(number)],  # type: ignore[misc]
+            )
+            for index, number in enumerate(numbers)
+        ]
+        return multipart(plan.media_type, parts).ending_with(undo.pop_all().close)
 
 
 def parse_frame_numbers(text: str) -> list[int]:

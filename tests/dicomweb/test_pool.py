@@ -5,22 +5,31 @@ import pickle
 import queue
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless
 from pymongo.database import Database
 
 from dicomweb import pixels
-from dicomweb.blobs import BlobMissing
+from dicomweb.blobs import BlobMissing, BlobStore
 from dicomweb.frames import FrameTable
 from dicomweb.pixels import EncodedFrame, FrameFile
 from dicomweb.pool import PixelPool
+from dicomweb.store import DicomStore
 from fhir_server.errors import NotAcceptable, Unavailable
 from fhir_server.repository import Repository
 from radloop.imaging import create_imaging
 from radloop.settings import Settings
+from tests.dicomweb.conftest import Stow, a_slice, an_app, stow_to
+from tests.dicomweb.test_wado import content
 
 FRAME = EncodedFrame(
     bytes(8), False, "1.2.840.10008.1.2", "PixelData", "OW", 2, 2, 1, 16, 16, False, 0, "MONOCHROME2"
@@ -132,3 +141,76 @@ def test_requests_go_before_pixels_and_both_before_what_nobody_waits_for(idle: b
         assert pool.run(os.nice, 0) > os.nice(0)
     finally:
         pool.close()
+
+
+class TestAnswersOfSeveral:
+    """An answer that has begun with 200 ends, whatever else is asked of the pool meanwhile, or is broken."""
+
+    SERIES = "/dicomweb/studies/{0.StudyInstanceUID}/series/{0.SeriesInstanceUID}"
+
+    @pytest.fixture
+    def narrow(self, store: DicomStore, blobs: BlobStore) -> Iterator[tuple[FlaskClient, PixelPool]]:
+        """A service whose pool has room for one task."""
+        pool = PixelPool(1, threads=1)
+        yield an_app(store, blobs, pool).test_client(), pool
+        pool.close()
+
+    @pytest.mark.parametrize(
+        ("path", "accept"),
+        [
+            ("/rendered", "multipart/related; type=image/png"),
+            ("", 'multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.4.90'),
+            ("/instances/1.2.3.1/frames/1,2,3", "multipart/related; type=image/jp2"),
+        ],
+    )
+    def test_it_keeps_its_place_to_the_end(
+        self, narrow: tuple[FlaskClient, PixelPool], path: str, accept: str
+    ) -> None:
+        client, pool = narrow
+        slices = [a_slice(SOPInstanceUID=f"1.2.3.{number}", InstanceNumber=number) for number in (1, 2, 3)]
+        slices[0].NumberOfFrames, slices[0].PixelData = 3, slices[0].PixelData * 3
+        stow_to(client)(*slices)
+
+        url = self.SERIES.format(slices[0]) + path
+        answer = client.get(url, headers={"Accept": accept}, buffered=False)
+        assert answer.status_code == 200
+        with pytest.raises(Unavailable):  # the only place is taken, by the answer that is being read
+            pool.decoded(FRAME)
+        assert len(content(answer)) == 3
+        answer.close()
+        assert pool.decoded(FRAME) == bytes(8)
+
+    def test_the_place_of_a_client_that_has_gone_is_free(self, narrow: tuple[FlaskClient, PixelPool]) -> None:
+        client, pool = narrow
+        slices = [a_slice(SOPInstanceUID=f"1.2.{number}", InstanceNumber=number) for number in (2, 3)]
+        stow_to(client)(*slices)
+        url = self.SERIES.format(slices[0]) + "/rendered"
+        for ask in (client.get, client.head):
+            answer = ask(url, headers={"Accept": "multipart/related; type=image/png"}, buffered=False)
+            assert answer.status_code == 200
+            answer.close()  # as a server does when it cannot send any more
+            assert pool.decoded(FRAME) == bytes(8)
+        refused = self.SERIES.format(slices[0]) + "/instances/1.2.2/frames/1,9/rendered"
+        assert client.get(refused, headers={"Accept": "multipart/related; type=image/png"}).status_code == 404
+        assert pool.decoded(FRAME) == bytes(8)
+
+    def test_a_picture_that_cannot_be_made_is_a_card_among_the_others(self, stow: Stow, client: FlaskClient) -> None:
+        slices = [a_slice(InstanceNumber=number) for number in (1, 3)]
+        broken = a_slice(
+            InstanceNumber=2, TransferSyntaxUID=JPEG2000Lossless, pixels=encapsulate([b"\xff\x4f\xff\x51 no image"])
+        )
+        broken["PixelData"].is_undefined_length = True
+        assert stow(*slices, broken).status_code == 200
+        url = self.SERIES.format(slices[0]) + "/rendered"
+        answer = client.get(url, headers={"Accept": "multipart/related; type=image/png"})
+        sizes = [Image.open(BytesIO(made)).size for _, made in content(answer)]
+        assert sizes == [(4, 3), (640, 480), (4, 3)]
+
+    def test_a_frame_that_is_not_there_is_told_before(self, stow: Stow, client: FlaskClient) -> None:
+        image = a_slice(NumberOfFrames=2)
+        image.PixelData *= 2
+        stow(image)
+        url = f"{self.SERIES.format(image)}/instances/{image.SOPInstanceUID}/frames"
+        accept = {"Accept": "multipart/related; type=image/png"}
+        assert len(content(client.get(f"{url}/2,1/rendered", headers=accept))) == 2
+        assert client.get(f"{url}/1,3,2/rendered", headers=accept).status_code == 404
