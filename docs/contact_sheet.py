@@ -6,19 +6,17 @@ beyond the third are left out.
 
 import sys
 import tempfile
-import zlib
 from collections import Counter
 from io import BytesIO
 from pathlib import Path
 
 import click
-import orjson
 from PIL import Image, ImageDraw
 
 from dicomweb.blobs import BlobStore, FolderBlobStore
 from dicomweb.drawing import Viewport, font
 from dicomweb.failures import StoreFailure
-from dicomweb.instance import Received, read_instance
+from dicomweb.instance import receive
 from dicomweb.pool import PixelPool
 from dicomweb.records import StoredInstance
 from dicomweb.render import PNG, Rendering
@@ -35,14 +33,12 @@ def stored(path: Path, blobs: BlobStore) -> StoredInstance:
     """The file in the store, as the service has it. Raises StoreFailure."""
     with path.open("rb") as file:
         spooled = blobs.spool(iter(lambda: file.read(2**18), b""), MAX_BYTES)
-    with spooled.path.open("rb") as file:
-        instance = read_instance(file)
-    metadata = zlib.compress(orjson.dumps(instance.attributes), 1)
-    key = Received(instance, spooled, metadata).blob_key
-    blobs.keep([(spooled, key)])
+    received = receive(spooled)
+    blobs.keep([(spooled, received.blob_key)])
+    instance = received.instance
     return StoredInstance(
-        instance.study, instance.series, instance.sop_instance, instance.sop_class, instance.transfer_syntax, key,
-        instance.frames, instance.inflated_from, metadata, instance.bulk,
+        instance.study, instance.series, instance.sop_instance, instance.sop_class, instance.transfer_syntax,
+        received.blob_key, instance.frames, instance.inflated_from, received.metadata, instance.bulk,
     )  # fmt: skip
 
 

@@ -60,6 +60,7 @@ def test_whole_objects_one_after_the_other_or_together(client: DICOMwebClient, s
     assert [one.InstanceNumber for one in client.iter_series(STUDY, stored[0].SeriesInstanceUID)] == [1, 2, 3, 4, 5]
     any_syntax = (("application/dicom", "*"),)
     assert client.retrieve_study(STUDY, media_types=any_syntax)[0].PixelData == stored[0].PixelData
+    assert [one.Modality for one in client.retrieve_series(STUDY, "1.2.3.4")] == ["PT"]
     uids = STUDY, stored[0].SeriesInstanceUID, stored[0].SOPInstanceUID
     named = (("application/dicom", "1.2.840.10008.1.2.1"),)
     assert client.retrieve_instance(*uids, media_types=named).PixelData == stored[0].PixelData
@@ -70,6 +71,8 @@ def test_metadata_names_bulk_data_that_can_be_had_in_pieces(
 ) -> None:
     (described,) = client.retrieve_series_metadata(STUDY, "1.2.3.4")
     url = described["7FE00010"]["BulkDataURI"].replace(BASE, served)
+    assert client.retrieve_instance_metadata(STUDY, "1.2.3.4", "1.2.3.4.1") == described
+    assert len(client.retrieve_study_metadata(STUDY)) == 6
     pixels = stored[5].PixelData
     assert client.retrieve_bulkdata(url) == [pixels]
     assert b"".join(client.iter_bulkdata(url)) == pixels
@@ -97,6 +100,7 @@ def test_rendered_frames_with_a_window(client: DICOMwebClient, stored: list[Data
     assert client.retrieve_instance_rendered(*uids, media_types=("image/jpeg",), params=asked).startswith(b"\xff\xd8")
     image = client.retrieve_instance_frames_rendered(*uids, [1], media_types=("image/png",))
     assert image.startswith(b"\x89PNG")
+    assert client.retrieve_series_rendered(*uids[:2], media_types=("image/jpeg",)).startswith(b"\xff\xd8")
 
 
 def test_everything_is_deleted_level_by_level(client: DICOMwebClient, stored: list[Dataset]) -> None:

@@ -1,4 +1,4 @@
-"""Orthanc's DICOMweb plugin, as Debian ships it, as a client: it sends to us, searches here and fetches from here."""
+"""Orthanc's DICOMweb plugin, as Debian ships it, as a client with a token: it sends, searches, fetches, deletes."""
 
 import json
 import shutil
@@ -11,6 +11,7 @@ from pathlib import Path
 import pydicom
 import pytest
 import requests
+from flask import Flask, abort, request
 from flask.testing import FlaskClient
 
 from tests.dicomweb.conftest import CT_SERIES
@@ -18,6 +19,7 @@ from tests.dicomweb.conftest import CT_SERIES
 ORTHANC = shutil.which("Orthanc")
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 START_S = 30
+TOKEN = "Bearer of-the-practice"
 
 pytestmark = pytest.mark.skipif(
     ORTHANC is None or not PLUGIN.exists(), reason="apt-get install orthanc orthanc-dicomweb"
@@ -31,8 +33,21 @@ def _free_port() -> int:
 
 
 @pytest.fixture
-def orthanc(tmp_path: Path, served: str) -> Iterator[str]:
-    """Its address; it knows this service as the server `radloop`."""
+def client(app: Flask, client: FlaskClient) -> FlaskClient:
+    """Of a service that is closed without a token."""
+
+    @app.before_request
+    def let_in() -> None:
+        if request.headers.get("Authorization") != TOKEN:
+            abort(401)
+
+    client.environ_base["HTTP_AUTHORIZATION"] = TOKEN
+    return client
+
+
+@pytest.fixture
+def orthanc(client: FlaskClient, tmp_path: Path, served: str) -> Iterator[str]:
+    """Its address; it knows this service as `radloop`, with a token, and as `stranger` without one."""
     port, dicom_port = _free_port(), _free_port()
     settings = {
         "StorageDirectory": str(tmp_path / "orthanc"),
@@ -43,7 +58,13 @@ def orthanc(tmp_path: Path, served: str) -> Iterator[str]:
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
         "Plugins": [str(PLUGIN)],
-        "DicomWeb": {"Enable": True, "Servers": {"radloop": {"Url": f"{served}/", "HasDelete": True}}},
+        "DicomWeb": {
+            "Enable": True,
+            "Servers": {
+                "radloop": {"Url": f"{served}/", "HasDelete": True, "HttpHeaders": {"Authorization": TOKEN}},
+                "stranger": {"Url": f"{served}/"},
+            },
+        },
     }
     file = tmp_path / "orthanc.json"
     file.write_text(json.dumps(settings))
@@ -78,6 +99,12 @@ def test_it_sends_searches_and_fetches(orthanc: str, client: FlaskClient) -> Non
     for file in files:
         ids.append(requests.post(f"{orthanc}/instances", data=file, timeout=30).json()["ID"])
 
+    refused = requests.post(
+        f"{orthanc}/dicom-web/servers/stranger/stow", json={"Resources": ids, "Synchronous": True}, timeout=60
+    )
+    assert refused.status_code != 200
+    assert client.get(f"/dicomweb/studies/{study}").status_code == 404
+
     sent = requests.post(
         f"{orthanc}/dicom-web/servers/radloop/stow",
         json={"Resources": ids, "Synchronous": True},
@@ -92,9 +119,8 @@ def test_it_sends_searches_and_fetches(orthanc: str, client: FlaskClient) -> Non
     assert found.status_code == 200, found.text
     assert study in found.text
 
-    requests.delete(f"{orthanc}/instances/{ids[0]}", timeout=30)
-    requests.delete(f"{orthanc}/instances/{ids[1]}", timeout=30)
-    requests.delete(f"{orthanc}/instances/{ids[2]}", timeout=30)
+    for id in ids:
+        requests.delete(f"{orthanc}/instances/{id}", timeout=30)
     assert requests.get(f"{orthanc}/instances", timeout=30).json() == []
     fetched = requests.post(
         f"{orthanc}/dicom-web/servers/radloop/retrieve",
