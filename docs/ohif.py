@@ -1,6 +1,7 @@
 """The prebuilt OHIF viewer of npm, unmodified, on an origin of its own: for tests and pictures.
 
-Only `app-config.js` is ours, as it is for everybody who installs OHIF: see docs/guides/viewers.md.
+Only `app-config.js` is ours, as it is for everybody who installs OHIF: see docs/guides/viewers.md. `MENDS` is the
+part of it that is the same everywhere.
 """
 
 import json
@@ -16,6 +17,7 @@ from radloop.settings import Settings
 
 VERSION = "3.13.2"
 DIST = Path(__file__).parents[1] / ".cache" / "ohif" / VERSION / "package" / "dist"
+MENDS = Path(__file__).parent / "examples" / "ohif-mends.js"
 CLIENT_ID = "ohif"
 SCOPE = "openid user/ImagingStudy.rs"
 
@@ -78,7 +80,7 @@ def served(port: int, settings: Settings) -> Iterator[str]:
     if not (DIST / "index.html").is_file():
         raise FileNotFoundError("there is no OHIF: make ohif")
     app = Flask("ohif", static_folder=None)
-    told = f"window.config = {json.dumps(config(settings))};"
+    told = f"window.config = {json.dumps(config(settings))};\n{MENDS.read_text()}"
 
     @app.get("/", defaults={"path": "index.html"})
     @app.get("/<path:path>")

@@ -3,6 +3,7 @@
 import base64
 import struct
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,9 @@ from pydicom.uid import (
 )
 
 from dicomweb.documents import html_of, lines_of
-from tests.dicomweb.conftest import Stow, a_slice
+from dicomweb.pool import PixelPool
+from docs import contact_sheet
+from tests.dicomweb.conftest import CT_SERIES, DATA, Stow, a_slice
 from tests.dicomweb.test_rendering import PNG, image
 from tests.dicomweb.test_wado import address
 
@@ -223,3 +226,16 @@ def test_what_nothing_is_known_of_has_its_name_on_a_card(stow: Stow, client: Fla
     assert answer.content_type == media_type
     assert Image.open(BytesIO(answer.data)).size == (640, 480)
     assert client.get(f"{address(dataset)}/frames/2/rendered").status_code == 404
+
+
+def test_the_sheet_of_a_folder_has_a_tile_for_each_and_a_reason_for_what_has_none(
+    tmp_path: Path, pool: PixelPool
+) -> None:
+    for file in (*sorted(CT_SERIES.glob("*.dcm"))[:2], DATA / "MR_small.dcm"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "broken.dcm").write_bytes(b"no image")
+    picture, refused = contact_sheet.sheet(tmp_path, pool)
+    assert [reason.partition(":")[0] for reason in refused] == ["broken.dcm"]
+    lit = np.asarray(picture.convert("L"))[: contact_sheet.SIDE]
+    tiles = lit.shape[1] // contact_sheet.COLUMNS
+    assert [bool(lit[:, at : at + tiles].std() > 10) for at in range(0, 4 * tiles, tiles)] == [True] * 3 + [False]
