@@ -24,7 +24,7 @@ LOOK_OVER_S = 5.0  # finds what a crashed worker left, and what is due by time
 TROUBLE_PAUSE_S = 2.0
 KEEP = timedelta(days=30)  # events, for `$events` and for those who were away, where no setting says otherwise
 CLEAR_EVERY_S = 3600.0
-RENEW_EVERY_S = 3.0
+RENEW_EVERY_S = 1.0
 FAILING = 128  # of those that failed last time, so many are tried at once
 CHANGED = 256  # of those that were not woken by an event, as at their handshakes
 GRACE_S = 5.0  # for what is under way when the worker stops; then it is left to the next one

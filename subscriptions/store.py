@@ -302,10 +302,11 @@ class SubscriptionStore:
             {"$set": {"lease_holder": holder, "lease_until": now + timedelta(seconds=for_s)}},
         )
 
-    def renew(self, subscriptions: Iterable[str], holder: str, now: datetime, for_s: float) -> None:
-        """Lengthen those leases that this holder still has."""
+    def renew(self, subscriptions: Collection[str], holder: str, now: datetime, for_s: float) -> bool:
+        """Lengthen those leases that this holder still has; whether these are all."""
         still = {"_id": {"$in": list(subscriptions)}, "lease_holder": holder, "lease_until": {"$gt": now}}
-        self._states.update_many(still, {"$set": {"lease_until": now + timedelta(seconds=for_s)}})
+        renewed = self._states.update_many(still, {"$set": {"lease_until": now + timedelta(seconds=for_s)}})
+        return renewed.matched_count == len(subscriptions)
 
     def release(self, holder: str) -> None:
         """Give back all leases of a deliverer that ends."""
