@@ -22,6 +22,7 @@ from tests.subscriptions.conftest import (
     World,
     a_plain_subscription,
     a_subscription,
+    a_websocket_subscription,
     eventually,
     make_world,
 )
@@ -225,6 +226,27 @@ class TestContained:
         eventually(lambda: world.status(id) == "error")
         assert "public" in world.subscription(id)["error"]
         assert listener.calls == []
+
+
+class TestRetention:
+    def test_what_is_older_than_the_setting_goes_and_events_says_from_where_they_are_kept(
+        self, database: Database
+    ) -> None:
+        world = make_world(database, {LAKESIDE.subject: LAKESIDE}, keep=timedelta())
+        id = world.subscribe(a_websocket_subscription())
+        for _ in range(3):
+            world.task()
+        world.pump()
+        assert [number for number, _ in events_of(world.operate("events", LAKESIDE, id))] == [1, 2, 3]
+        world.start()
+        try:
+            eventually(lambda: world.store.first_number(id) == 3)
+            kept = world.operate("events", LAKESIDE, id)
+        finally:
+            world.stop()
+        assert [number for number, _ in events_of(kept)] == [3]
+        assert status_of(kept)["oldest-kept-event"] == "3"
+        assert status_of(kept)["events-since-subscription-start"] == "3"
 
 
 class TestDiscovery:
