@@ -6,6 +6,8 @@ terminology, is refused.
 """
 
 import re
+from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 
 import conformance
@@ -37,8 +39,6 @@ def parse(criteria: str, base_url: str) -> tuple[Topic, list[Clause]]:
 
 
 def _topic(criteria: str, resource_type: str) -> Topic:
-    offered = {code: modifiers(resource_type, rule) for code, rule in official_rules(resource_type).items()}
-    offered |= dict.fromkeys(filters.WORDS, ())
     return Topic(
         url=criteria,
         name="",
@@ -48,5 +48,12 @@ def _topic(criteria: str, resource_type: str) -> Topic:
         interactions=frozenset({"create", "update"}),
         watched=(),
         statuses=frozenset(),
-        filters=MappingProxyType(offered),
+        filters=_offered(resource_type),
     )
+
+
+@cache
+def _offered(resource_type: str) -> Mapping[str, tuple[str, ...]]:
+    """Parameters of the type with their modifiers, as a search has them."""
+    offered = {code: modifiers(resource_type, rule) for code, rule in official_rules(resource_type).items()}
+    return MappingProxyType(offered | dict.fromkeys(filters.WORDS, ()))
