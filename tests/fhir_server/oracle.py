@@ -15,6 +15,7 @@ from typing import Any
 
 Resource = dict[str, Any]
 Extract = Callable[[Resource], list[Any]]
+Meets = Callable[[Resource], bool]
 
 
 def each(value: Any, *path: str) -> list[Any]:
@@ -125,12 +126,17 @@ PARAMETERS: dict[str, dict[str, tuple[str, Extract]]] = {
         "patient": ("reference", to("Patient", "subject")),
     },
     "Location": {"name": ("string", at("name")), "near": ("near", at("position"))},
-    "RiskAssessment": {"probability": ("number", at("prediction", "probabilityDecimal"))},
+    "RiskAssessment": {
+        "probability": ("number", at("prediction", "probabilityDecimal")),
+        "patient": ("reference", to("Patient", "subject")),
+    },
 }
 for _parameters in PARAMETERS.values():
     _parameters["_id"] = ("token", at("id"))
     _parameters["_tag"] = ("token", at("meta", "tag"))
+    _parameters["_security"] = ("token", at("meta", "security"))
     _parameters["_profile"] = ("uri", at("meta", "profile"))
+    _parameters["_source"] = ("uri", at("meta", "source"))
     _parameters["_lastUpdated"] = ("date", at("meta", "lastUpdated"))
 
 # What is known of codes: the members of a value set, and of each code the ones above it.
@@ -147,14 +153,27 @@ ABOVE = {"http://acme.example/ids": {"CT": (), "MR": ("CT",), "US": ("CT", "MR")
 TARGETS = {
     ("ServiceRequest", "subject"): ("Patient",),
     ("ServiceRequest", "patient"): ("Patient",),
+    ("ServiceRequest", "requester"): ("Organization",),
+    ("Task", "owner"): ("Organization",),
     ("Task", "focus"): ("ServiceRequest", "Appointment", "ImagingStudy"),
     ("Task", "patient"): ("Patient",),
     ("Appointment", "patient"): ("Patient",),
+    ("Appointment", "actor"): ("Patient", "Location"),
     ("Appointment", "based-on"): ("ServiceRequest",),
     ("ImagingStudy", "patient"): ("Patient",),
     ("ImagingStudy", "basedon"): ("ServiceRequest",),
     ("Patient", "organization"): ("Organization",),
     ("Observation", "patient"): ("Patient",),
+    ("RiskAssessment", "patient"): ("Patient",),
+}
+
+# https://hl7.org/fhir/R4/compartmentdefinition-patient.html
+IN_COMPARTMENT = {
+    "Appointment": ("actor",),
+    "ImagingStudy": ("patient",),
+    "Observation": ("patient",),
+    "RiskAssessment": ("patient",),
+    "ServiceRequest": ("subject",),
 }
 
 
@@ -219,7 +238,7 @@ class Oracle:
         if modifier in ("in", "below", "above") and type == "token":
             return by_meaning(found, modifier, wanted)
         if modifier == "text" and type in ("token", "reference"):
-            return any(plain(text).startswith(plain(wanted)) for text in called(found))
+            return any(plain(text).startswith(plain(unescaped(wanted))) for text in called(found))
         if modifier == "of-type":
             return of_type(found, wanted)
         if type == "reference":
@@ -237,29 +256,39 @@ class Oracle:
 
     def filtered(self, resource: Resource, text: str) -> bool:
         """https://hl7.org/fhir/R4/search_filter.html, read from left to right."""
-        tokens = re.findall(r'"(?:[^"\\]|\\.)*"|[()]|[^\s()]+', text)
+        tokens = re.findall(r'"(?:[^"\\]|\\.)*"|[()\[\]]|[^\s()\[\]]+', text)
 
-        def expression() -> bool:
+        def expression() -> Meets:
             met = term()
             while tokens and tokens[0] in ("and", "or"):
-                word, following = tokens.pop(0), term()
-                met = (met and following) if word == "and" else (met or following)
+                met = joined(met, tokens.pop(0), term())
             return met
 
-        def term() -> bool:
+        def term() -> Meets:
             first = tokens.pop(0)
             if first == "not":
-                return not term()
+                negated = term()
+                return lambda one: not negated(one)
             if first == "(":
                 met = expression()
                 assert tokens.pop(0) == ")"
                 return met
-            operator, value = tokens.pop(0), tokens.pop(0)
-            return self.tested(resource, first, operator, json.loads(value) if value.startswith('"') else value)
+            where: tuple[int, Meets] | None = None
+            if tokens[0] == "[":
+                tokens.pop(0)
+                where = first.count("."), expression()
+                assert tokens.pop(0) == "]"
+                first += tokens.pop(0)
+            operator, text = tokens.pop(0), tokens.pop(0)
+            value = json.loads(text) if text.startswith('"') else text
+            return lambda one: self.tested(one, first, operator, value, where)
 
-        return expression()
+        return expression()(resource)
 
-    def tested(self, resource: Resource, path: str, operator: str, value: str) -> bool:
+    def tested(
+        self, resource: Resource, path: str, operator: str, value: str, where: tuple[int, Meets] | None = None
+    ) -> bool:
+        """where: which link leads to a resource that must meet more than the rest, and what."""
         if path.startswith("_has:"):
             _, source, code, rest = path.split(":", 3)
             referrers = [one for one in self.resources if one["resourceType"] == source]
@@ -272,7 +301,10 @@ class Oracle:
             types = (target,) if target else TARGETS[resource["resourceType"], code]
             leads = [one for one in self.resources if one["resourceType"] in types and knows(one, rest)]
             return any(
-                self.leads_to(resource, code, one) and self.tested(one, rest, operator, value) for one in leads
+                self.leads_to(resource, code, one)
+                and (where is None or where[0] > 0 or where[1](one))
+                and self.tested(one, rest, operator, value, (where[0] - 1, where[1]) if where and where[0] else None)
+                for one in leads
             )
         type, extract = PARAMETERS[resource["resourceType"]][code]
         found = extract(resource)
@@ -291,6 +323,13 @@ class Oracle:
                 "sw": have.startswith(wanted),
                 "ew": have.endswith(wanted),
             }[operator]
+        if type == "uri" and operator != "eq":
+            return {
+                "ne": found != value,
+                "co": value in found,
+                "sw": found.startswith(value),
+                "ew": found.endswith(value),
+            }[operator]
         if operator == "po":
             (low, high), (start, end) = span(found), period(value)
             return low < end and high > start
@@ -307,7 +346,11 @@ class Oracle:
         seen = {reference(one) for one in matches}
         fresh, found, once = matches, [], True
         while fresh:
-            here = [(name, *value.split(":")) for name, value in includes if once or ":iterate" in name]
+            here = [
+                (name, *(value.split(":") if value != "*" else ("*", "*")))
+                for name, value in includes
+                if once or ":iterate" in name
+            ]
             brought = [
                 other
                 for other in self.resources
@@ -324,9 +367,17 @@ class Oracle:
 
     def includes(self, name: str, source: str, code: str, target: list[str], one: Resource, other: Resource) -> bool:
         near, far = (other, one) if name.startswith("_revinclude") else (one, other)
-        if near["resourceType"] != source or (target and far["resourceType"] != target[0]):
+        if source not in ("*", near["resourceType"]) or (target and far["resourceType"] != target[0]):
             return False
-        return self.leads_to(near, code, far)
+        own = PARAMETERS[near["resourceType"]]
+        codes = [name for name, (type, _) in own.items() if type == "reference"] if code == "*" else [code]
+        return any(self.leads_to(near, name, far) for name in codes)
+
+    def in_compartment(self, resource: Resource, patient: str) -> bool:
+        """Of the patient with this id."""
+        codes = IN_COMPARTMENT.get(resource["resourceType"], ())
+        whose = {"resourceType": "Patient", "id": patient}
+        return reference(resource) == reference(whose) or any(self.leads_to(resource, code, whose) for code in codes)
 
     def leads_to(self, source: Resource, code: str, target: Resource) -> bool:
         _, extract = PARAMETERS[source["resourceType"]][code]
@@ -344,6 +395,12 @@ class Oracle:
 
 def reference(resource: Resource) -> str:
     return f"{resource['resourceType']}/{resource['id']}"
+
+
+def joined(left: Meets, word: str, right: Meets) -> Meets:
+    if word == "and":
+        return lambda one: left(one) and right(one)
+    return lambda one: left(one) or right(one)
 
 
 def knows(resource: Resource, name: str) -> bool:
@@ -461,6 +518,7 @@ def string(found: str, modifier: str, wanted: str) -> bool:
 
 
 def uri(found: str, modifier: str, wanted: str) -> bool:
+    wanted = unescaped(wanted)
     if modifier == "below":
         return found == wanted or found.startswith(f"{wanted}/")
     if modifier == "above":
@@ -519,6 +577,9 @@ def date(found: Any, wanted: str) -> bool:
     start, end = period(text)
     low, high = span(found)
     contained = start <= low and high <= end
+    if prefix == "ap":  # within a tenth of the time from then to now
+        margin = abs(datetime.now(UTC) - (start + (end - start) / 2)) / 10
+        return low < end + margin and high > start - margin
     return {
         "eq": contained,
         "ne": not contained,
@@ -547,6 +608,7 @@ def number(found: Decimal, wanted: str) -> bool:
         "le": found <= value,
         "sa": found > value,
         "eb": found < value,
+        "ap": value - half <= found <= value + half or abs(found - value) <= abs(value) / 10,
     }[prefix]
 
 

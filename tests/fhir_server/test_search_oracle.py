@@ -27,7 +27,17 @@ from fhir_server.search.values import TooCostly
 from fhir_server.store import VersionStore
 from fhir_server.terminology.vocabulary import add_vocabulary
 from tests.fhir_server.conftest import ALL, BASE, PRACTICE
-from tests.fhir_server.oracle import ABOVE, PARAMETERS, TARGETS, VALUE_SETS, Oracle, Resource, reference, span
+from tests.fhir_server.oracle import (
+    ABOVE,
+    IN_COMPARTMENT,
+    PARAMETERS,
+    TARGETS,
+    VALUE_SETS,
+    Oracle,
+    Resource,
+    reference,
+    span,
+)
 from tests.fhir_server.oracle import sort_value as any_sort_value
 
 SEED = int(os.environ.get("RADLOOP_TEST_SEED", "20240517"))
@@ -49,7 +59,7 @@ DATES = (
     "2024-02-29T10:00:00.500Z",
     "2024-03-01T00:00:00Z",
 )
-PREFIXES = ("", "eq", "ne", "gt", "lt", "ge", "le", "sa", "eb")
+PREFIXES = ("", "eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
 NAMES = (
     "Müller",
     "muller",
@@ -63,6 +73,11 @@ NAMES = (
     "Straße",
     "a.b",
     "Ab",
+    "Mu\u0308ller",
+    "\ufb01nn",
+    "\u03a3\u038a\u03a3\u03a5\u03a6\u039f\u03a3",
+    "Doe, Jane",
+    "5$|",
 )
 CITIES = ("Graz", "Graz-Umgebung", "Zürich", "São Paulo")
 SYSTEMS = ("urn:mrn", "http://acme.example/ids", None)
@@ -125,7 +140,9 @@ class Maker:
         made = getattr(self, type.lower())()
         meta: dict = self.some(
             tag=lambda: [{"system": "urn:tags", "code": self.pick(CODES)}],
+            security=lambda: [{"system": self.pick(SYSTEMS[:2]), "code": self.pick(CODES)}],
             profile=lambda: [self.pick(("http://acme.example/p", "http://acme.example/p|1.0"))],
+            source=lambda: self.pick(("http://acme.example/p", "http://acme.example/p/q", "urn:x:1")),
         )
         if self.maybe(0.4):
             said = " ".join(self.pick(WORDS) for _ in range(2))
@@ -260,6 +277,10 @@ class Maker:
         if self.maybe(0.3):
             source, code = self.pick(list(TARGETS))
             made.append((f"{self.pick(('_include', '_revinclude'))}:iterate", f"{source}:{code}"))
+        if self.maybe(0.2):
+            made.append(("_include", self.pick(("*", f"{type}:*"))))
+        if back and self.maybe(0.1):
+            made.append(("_revinclude", f"{self.pick(back)[0]}:*"))
         return made
 
     def criterion(self, type: str, depth: int = 2) -> tuple[str, str]:
@@ -283,13 +304,20 @@ class Maker:
             )
         if self.maybe(0.05):
             return "_list", self.pick(("list-1", "list-2", "list-1,list-2", "list-9"))
-        code = self.pick([code for code in PARAMETERS[type] if code != "_lastUpdated"])
+        code = self.pick(list(PARAMETERS[type]))
         if self.maybe(0.1) and code != "_id":
             return f"{code}:missing", self.pick(("true", "false"))
         kind, _ = PARAMETERS[type][code]
         modifier, make = getattr(self, f"{kind}_value")(type, code)
         values = [make() for _ in range(self.pick((1, 1, 1, 2, 3)))]
         return code + modifier, ",".join(values)
+
+    def common(self, type: str) -> tuple[str, str]:
+        """A criterion that all types have."""
+        while True:
+            name, value = self.criterion(type, 0)
+            if name.startswith("_") and name != "_filter":
+                return name, value
 
     def filter(self, type: str, depth: int = 2) -> str:
         """A `_filter`: tests, and, or, not, parentheses, chains."""
@@ -305,21 +333,25 @@ class Maker:
             code = self.pick(chains)
             target = self.pick(TARGETS[type, code])
             explicit = f":{target}" if len(TARGETS[type, code]) > 1 or self.maybe() else ""
-            return f"{code}{explicit}.{self.test(target)}"
+            where = f"[{self.filter(target, 0)}]" if explicit and self.maybe(0.3) else ""
+            return f"{code}{explicit}{where}.{self.filter(target, 0) if depth and not where else self.test(target)}"
         referrers = [(source, code) for (source, code), targets in TARGETS.items() if type in targets]
         if referrers and self.maybe(0.1):
             source, code = self.pick(referrers)
             return f"_has:{source}:{code}:{self.test(source)}"
-        return f"{'not ' if self.maybe(0.1) else ''}{self.test(type)}"
+        return f"{'not ' if depth and self.maybe(0.1) else ''}{self.test(type)}"
 
     def test(self, type: str) -> str:
-        kinds = ("token", "string", "date", "number", "quantity", "reference")
+        kinds = ("token", "string", "date", "number", "quantity", "reference", "uri")
         code = self.pick([code for code, (kind, _) in PARAMETERS[type].items() if kind in kinds and code[0] != "_"])
         kind, _ = PARAMETERS[type][code]
         if self.maybe(0.1):
             return f"{code} pr {self.pick(('true', 'false'))}"
         if kind == "string":
             return f"{code} {self.pick(('eq', 'ne', 'co', 'sw', 'ew'))} {json.dumps(self.pick(NAMES + CITIES))}"
+        if kind == "uri":
+            part = self.pick(("http://acme.example/p", "http://acme.example/p/q", "/p", "q", "urn:x:1"))
+            return f"{code} {self.pick(('eq', 'ne', 'co', 'sw', 'ew'))} {part}"
         if kind == "reference":
             target = self.pick(TARGETS.get((type, code), ("Organization",)))
             return f"{code} {self.pick(('eq', 'ne', 're'))} {target}/{target.lower()}-{self.random.randrange(EACH)}"
@@ -333,7 +365,7 @@ class Maker:
             return f"{code} {self.pick(('eq', 'ne'))} {json.dumps(value) if ' ' in value else value}"
         _, make = getattr(self, f"{kind}_value")(type, code)
         value = make().lstrip("abcdefghijklmnopqrstuvwxyz")
-        operators = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb") + (("po",) if kind == "date" else ())
+        operators = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap") + (("po",) if kind == "date" else ())
         return f"{code} {self.pick(operators)} {value}"
 
     def meaning(self) -> str:
@@ -376,7 +408,7 @@ class Maker:
             in_set = "http://acme.example/some"
             return how, lambda: in_set if "in" in how else f"http://acme.example/ids|{self.pick(known)}"
         if code in (*CODED, "identifier") and self.maybe(0.15):
-            return ":text", lambda: self.pick(NAMES)[: self.random.randrange(1, 6)].strip()
+            return ":text", lambda: typed(self.pick(NAMES)[: self.random.randrange(1, 6)].strip())
         if code == "identifier" and self.maybe(0.1):
             values = ("1", "A-7", r"a\|b")
             return ":of-type", lambda: f"urn:v2|{self.pick(('MR', 'PI'))}|{self.pick(values)}"
@@ -400,12 +432,16 @@ class Maker:
         def make() -> str:
             text = self.pick(NAMES + CITIES)
             if modifier == ":text":
-                return re.sub(r"\W+", " ", text)[: self.random.randrange(1, 8)].strip()
-            return text if modifier == ":exact" else text[: self.random.randrange(1, 8)].strip()
+                return re.sub(r"\W+", " ", text).strip()[: self.random.randrange(1, 8)].strip()
+            return typed(text if modifier == ":exact" else text[: self.random.randrange(1, 8)].strip())
 
         return modifier, make
 
     def date_value(self, type: str, code: str) -> tuple[str, Any]:
+        if code == "_lastUpdated":  # which is a moment ago: not compared with `ap`, that goes by how long ago it is
+            now = datetime.now(UTC)
+            dates = ("2024", f"{now:%Y}", f"{now:%Y-%m}", f"{now:%Y-%m-%d}", f"{now + timedelta(days=2):%Y-%m-%d}")
+            return "", lambda: self.pick(PREFIXES[:-1]) + self.pick(dates)
         return "", lambda: self.pick(PREFIXES) + self.pick(DATES)
 
     def number_value(self, type: str, code: str) -> tuple[str, Any]:
@@ -416,7 +452,7 @@ class Maker:
         return "", lambda: self.pick(PREFIXES) + self.pick(NUMBERS) + self.pick(units)
 
     def uri_value(self, type: str, code: str) -> tuple[str, Any]:
-        if code == "instantiates-uri" and self.maybe(0.5):
+        if code in ("instantiates-uri", "_source") and self.maybe(0.5):
             some = (
                 "http://acme.example/p",
                 "http://acme.example/p/q",
@@ -429,7 +465,7 @@ class Maker:
     def reference_value(self, type: str, code: str) -> tuple[str, Any]:
         targets = TARGETS.get((type, code), ("Patient", "Location" if code == "actor" else "Organization"))
         if self.maybe(0.1):
-            return ":text", lambda: self.pick(NAMES)[: self.random.randrange(1, 6)].strip()
+            return ":text", lambda: typed(self.pick(NAMES)[: self.random.randrange(1, 6)].strip())
         if self.maybe(0.15):
             return ":identifier", lambda: f"{self.pick(('urn:mrn', ''))}|{self.pick(('1', '2'))}"
         if self.maybe(0.2) and (type, code) in TARGETS:
@@ -444,6 +480,11 @@ class Maker:
             )
 
         return "", make
+
+
+def typed(text: str) -> str:
+    """The text as a value of a parameter."""
+    return re.sub(r"([\\,$|])", r"\\\1", text)
 
 
 @pytest.fixture
@@ -817,3 +858,119 @@ def test_includes_bring_what_the_matches_refer_to_and_what_refers_to_them(filled
         assert sorted(version.reference for version in result.included) == expected, f"{what}&{urlencode(includes)}"
         some += bool(expected)
     assert some > SEARCHES / 10, "hardly anything was included"
+
+
+@pytest.mark.parametrize("searches", [SEARCHES // 5, pytest.param(MANY // 5, marks=pytest.mark.slow)])
+def test_compartments_have_what_refers_to_their_patient(filled: Repository, searches: int) -> None:
+    oracle = Oracle(stored(filled), BASE, LISTS)
+    some = 0
+    for what, maker, type, criteria in generated(8_000_000, searches):
+        if type not in (*IN_COMPARTMENT, "Patient"):
+            continue
+        patient, criteria = f"patient-{maker.random.randrange(EACH)}", criteria[:1] if maker.maybe(0.7) else []
+        expected = [one for one in oracle.matches(type, criteria) if oracle.in_compartment(one, patient)]
+        query = [*criteria, ("_count", str(maker.pick((1, 3, 50))))]
+        search = partial(filled.search, PRACTICE, type, compartment=("Patient", patient), strict=True)
+        assert ids(paged(search, query)) == ids(expected), f"{what} -> {patient}"
+        some += bool(expected)
+    assert some > searches / 20, "the compartments are nearly empty"
+
+
+@pytest.mark.parametrize("searches", [SEARCHES // 5, pytest.param(MANY // 5, marks=pytest.mark.slow)])
+def test_searches_over_several_types_have_the_matches_of_each(filled: Repository, searches: int) -> None:
+    oracle = Oracle(stored(filled), BASE, LISTS)
+    some = 0
+    for what, maker, _, _ in generated(9_000_000, searches):
+        types = maker.random.sample(list(PARAMETERS), maker.pick((1, 2, 4, len(PARAMETERS))))
+        criteria = [maker.common(types[0]) for _ in range(maker.pick((0, 1, 1, 2)))]
+        patient = f"patient-{maker.random.randrange(EACH)}" if maker.maybe(0.3) else None
+        types = [one for one in types if patient is None or one in (*IN_COMPARTMENT, "Patient")]
+        if not types:
+            continue
+        expected = [
+            one
+            for one in oracle.resources
+            if one["resourceType"] in types
+            and all(oracle.meets(one, *criterion) for criterion in criteria)
+            and (patient is None or oracle.in_compartment(one, patient))
+        ]
+        query = [*criteria, ("_type", ",".join(types)), ("_count", str(maker.pick((1, 7, 50))))]
+        compartment = ("Patient", patient) if patient else None
+        search = partial(filled.search_across, PRACTICE, compartment=compartment, strict=True)
+        assert list(map(reference, paged(search, query))) == list(map(reference, expected)), (what, query, patient)
+        some += bool(expected)
+    assert some > searches / 4
+
+
+@pytest.mark.parametrize("searches", [SEARCHES // 5, pytest.param(MANY // 5, marks=pytest.mark.slow)])
+def test_contained_resources_are_compared_as_others_are(database: Database, searches: int) -> None:
+    """All conditions have to be met by one of them."""
+    repository = Repository(VersionStore(database), BASE, lambda: datetime.now(UTC), check_references=False)
+    add_vocabulary(repository)
+    for resource in known():
+        repository.update(PRACTICE, resource)
+    maker, containers = Maker(SEED), []
+    for number in range(2 * EACH):
+        inner = [(maker.pick(list(PARAMETERS)), at) for at in range(maker.pick((0, 1, 2, 4)))]
+        contained = [without(maker.resource(*one), "meta", "text") for one in inner]
+        used = [{"url": "urn:x", "valueReference": {"reference": f"#{one['id']}"}} for one in contained]
+        basic: Resource = {"resourceType": "Basic", "id": f"basic-{number}", "code": {"text": "x"}}
+        containers.insert(0, basic | ({"contained": contained, "extension": used} if contained else {}))
+    repository.write(PRACTICE, [Draft("update", one) for one in reversed(containers)])
+    oracle = Oracle([], BASE, {})
+    some = 0
+    for what, maker, type, criteria in generated(10_000_000, searches):
+        criteria = [one for one in criteria if not is_outside(*one)]
+        inside = {
+            one["id"]: [
+                inner["id"]
+                for inner in one.get("contained", ())
+                if inner["resourceType"] == type and all(oracle.meets(inner, *criterion) for criterion in criteria)
+            ]
+            for one in containers
+        }
+        query = [*criteria, ("_contained", "true"), ("_count", str(maker.pick((1, 3, 50))))]
+        search = partial(repository.search, PRACTICE, type, strict=True)
+        assert ids(paged(search, query)) == [id for id in inside if inside[id]], what
+        found = sorted(result_ids(search, [*query, ("_containedType", "contained")]))
+        assert found == sorted(f"{id}#{one}" for id in inside for one in inside[id]), what
+        some += any(inside.values())
+    assert some > searches / 10
+
+
+def is_outside(name: str, value: str) -> bool:
+    """Whether the criterion is about other resources, or about what contained ones do not have."""
+    elsewhere = ("_has", "_list", "_tag", "_security", "_profile", "_source", "_lastUpdated", "_text", "_content")
+    return (
+        is_chain(name)
+        or name.startswith(elsewhere)
+        or (name == "_filter" and bool(re.search(r"[a-z]\.|\[|_has", value)))
+    )
+
+
+def without(resource: Resource, *elements: str) -> Resource:
+    return {name: value for name, value in resource.items() if name not in elements}
+
+
+def paged(search: Callable[..., SearchResult], query: list[tuple[str, str]]) -> list[Resource]:
+    return [version.resource() for page in pages(search, query) for version in page.matches]
+
+
+def result_ids(search: Callable[..., SearchResult], query: list[tuple[str, str]]) -> list[str]:
+    return [version.id for page in pages(search, query) for version in page.matches]
+
+
+def pages(search: Callable[..., SearchResult], query: list[tuple[str, str]]) -> Iterator[SearchResult]:
+    """All of them; and the same backwards."""
+    found = [search(query=query)]
+    while (following := found[-1].next) is not None:
+        found.append(search(query=following))
+    back = [found[-1]]
+    while (preceding := back[-1].previous) is not None:
+        back.append(search(query=preceding))
+    assert [ids_of(page) for page in reversed(back)] == [ids_of(page) for page in found], query
+    return iter(found)
+
+
+def ids_of(page: SearchResult) -> list[str]:
+    return [version.reference for version in page.matches]
