@@ -81,10 +81,14 @@ class Guard:
 
 @dataclass(slots=True)
 class Page:
-    """Versions in order. cut: there would be more, but these are as much as should be in memory at once."""
+    """Versions in order. cut: there may be more, but these are as much as should be in memory or looked at at once.
+
+    reached: what was looked at last, where that is not the last one of them.
+    """
 
     versions: list[Version] = field(default_factory=list)
     cut: bool = False
+    reached: Version | None = None
 
 
 class WriteNumbers:

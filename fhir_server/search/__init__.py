@@ -7,12 +7,14 @@ Conditions become one MongoDB filter over the search keys of newest versions; th
 from collections.abc import Sequence
 
 from fhir_server.access import Access
+from fhir_server.index import Indexer
 from fhir_server.paging import Seal
 from fhir_server.search.across import in_compartment, search_across
 from fhir_server.search.condition import merged
 from fhir_server.search.contained import contained_search
 from fhir_server.search.driver import index_of
 from fhir_server.search.explain import traced_for
+from fhir_server.search.matches import page_behind
 from fhir_server.search.pages import Pages
 from fhir_server.search.planner import Planner
 from fhir_server.search.request import Request, is_chain, read_request
@@ -21,7 +23,8 @@ from fhir_server.search.selection import Selection, check_queries, deletions, wa
 from fhir_server.search.sight import Sight
 from fhir_server.search.sorting import Sorting
 from fhir_server.search.terms import Condition, Vocabulary
-from fhir_server.search.values import UnknownParameter
+from fhir_server.search.through import page_through
+from fhir_server.search.values import TooManyLinked, UnknownParameter
 from fhir_server.store import Page, VersionStore
 
 __all__ = ["SearchResult", "Selection", "check_queries", "deletions", "search", "search_across", "walk"]
@@ -60,48 +63,39 @@ def search(
     if request.contained != "false":
         inside = contained_search(planner, sight, request, given, base_url)
         return answer(request, pages, inside.page, inside.count, sight, base_url, traced)
-    conditions = _conditions(planner, request, given)
+    conditions, far = _conditions(planner, request, given)
 
     def page() -> Page:
-        return _page(request, planner, conditions)
+        if far:
+            return page_through(request, planner, conditions, list(far), Indexer(base_url))
+        return page_behind(request, planner, conditions, request.position, request.count + 1)
 
     def count() -> int:
+        for refusal in far.values():
+            raise refusal
         return sight.count(resource_type, conditions, index_of(conditions))
 
     return answer(request, pages, page, count, sight, base_url, traced)
 
 
-def _conditions(planner: Planner, request: Request, given: Sequence[Condition]) -> list[Condition]:
-    """What is given and what the filters say. Chains come last, since they may have to be followed from what meets
-    the others."""
+def _conditions(
+    planner: Planner, request: Request, given: Sequence[Condition]
+) -> tuple[list[Condition], dict[tuple[str, str], TooManyLinked]]:
+    """What is given and what the filters say; and the chains that cannot be followed at once, with the reason. Chains
+    come last, since they may have to be followed from what meets the others."""
     conditions = list(given)
     understood: set[int] = set()
+    far: dict[tuple[str, str], TooManyLinked] = {}
     for at in sorted(range(len(request.filters)), key=lambda at: is_chain(request.filters[at][0])):
         try:
             conditions.append(planner.condition(request.resource_type, *request.filters[at], conditions))
         except UnknownParameter as error:
             request.leave_out(error)
-        else:
-            understood.add(at)
+            continue
+        except TooManyLinked as error:
+            if not is_chain(request.filters[at][0]) or isinstance(request.order, Sorting):
+                raise  # an order that no index has would be made anew for each few that are gone through
+            far[request.filters[at]] = error
+        understood.add(at)
     request.applied += [request.filters[at] for at in sorted(understood)]
-    return merged(conditions)
-
-
-def _page(request: Request, planner: Planner, conditions: list[Condition]) -> Page:
-    """The matches behind the request's position, the nearest first, one more than fits the page so as to know that
-    there is more."""
-    position, limit = request.position, request.count + 1
-    if isinstance(request.order, Sorting):
-        sorting = request.order.turned if request.backward else request.order
-        return planner.sorted_page(request.resource_type, conditions, sorting, position, limit)
-    page = Page()
-    parts = request.order.parts(conditions)
-    for part in [one.turned for one in reversed(parts)] if request.backward else parts:
-        behind = part.behind(position) if position else []
-        if behind is not None:
-            found = planner.page(request.resource_type, conditions, part, behind, limit - len(page.versions))
-            page.versions += found.versions
-            page.cut = found.cut
-        if page.cut or len(page.versions) == limit:
-            break
-    return page
+    return merged(conditions), far

@@ -20,11 +20,16 @@ _END = ""  # stands for the position behind all matches
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """Those of a page, in order, and whether there are others before and after them."""
+    """Those of a page, in order, and whether there are others before and after them.
+
+    first, last: from where on to look for these; None where nothing was there.
+    """
 
     versions: list[Version]
     before: bool
     after: bool
+    first: Version | None
+    last: Version | None
 
 
 class Pages:
@@ -57,23 +62,25 @@ class Pages:
         more = found.cut or len(found.versions) > request.count
         versions = found.versions[: request.count]
         begun = request.position is not None
+        reached = found.reached if len(found.versions) <= request.count else None
+        near, far = (versions[0], reached or versions[-1]) if versions else (reached, reached)
         if request.backward:
-            return Matches(versions[::-1], before=more, after=begun)
-        return Matches(versions, before=begun, after=more)
+            return Matches(versions[::-1], before=more, after=begun, first=far, last=near)
+        return Matches(versions, before=begun, after=more, first=near, last=far)
 
     def previous(self, matches: Matches, indexer: Indexer, total: int | None) -> str | None:
         """The query of the page before these matches: the last one, where they are gone meanwhile."""
         if not matches.before:
             return None
-        return self._beside(matches.versions[0] if matches.versions else None, indexer, True, total)
+        return self._beside(matches.first, indexer, True, total)
 
     def next(self, matches: Matches, indexer: Indexer, total: int | None) -> str | None:
         """The query of the page after these matches: the first one, where they are gone meanwhile."""
         if not matches.after:
             return None
-        if not matches.versions:
+        if matches.last is None:
             return self._request.first
-        return self._beside(matches.versions[-1], indexer, False, total)
+        return self._beside(matches.last, indexer, False, total)
 
     def _beside(self, version: Version | None, indexer: Indexer, backward: bool, total: int | None) -> str:
         position = written(position_of(self._request.order, version, indexer)) if version else _END

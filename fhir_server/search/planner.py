@@ -18,7 +18,7 @@ from fhir_server.search.request import COMMON, NEVER, unknown
 from fhir_server.search.sight import Sight
 from fhir_server.search.sorting import MAX_SORTED, Sorting
 from fhir_server.search.terms import KEYS, Asked, Condition, Vocabulary
-from fhir_server.search.values import TooCostly, UnknownParameter
+from fhir_server.search.values import TooCostly, TooManyLinked, UnknownParameter
 from fhir_server.search.words import worded
 from fhir_server.store import Page
 from fhir_server.version import Version
@@ -80,6 +80,16 @@ class Planner:
         bounds = [*part.conditions, *behind]
         met = [*conditions, *bounds]
         return page_of(self._sight, resource_type, met, part, bounds, limit)
+
+    def meeting(self, resource_type: str, ids: Sequence[str], filters: Iterable[tuple[str, str]]) -> set[str]:
+        """Those of the few resources that meet the filters, of which each is followed from them.
+
+        Raises BadRequest, Forbidden, TooCostly.
+        """
+        conditions = [_one_of(f"_id={id}" for id in ids)]
+        for name, value in filters:
+            conditions.append(self.condition(resource_type, name, value, conditions))
+        return set(self._sight.ids(resource_type, conditions, len(ids), KEYS))
 
     def sorted_page(
         self,
@@ -276,5 +286,5 @@ def _one_of(keys: Iterable[str]) -> Condition:
 
 def _checked(ids: Ids) -> Ids:
     if len(ids) > MAX_CHAINED:
-        raise TooCostly(f"a link of the chain leads through more than {MAX_CHAINED} resources; narrow the search")
+        raise TooManyLinked(f"a link of the chain leads through more than {MAX_CHAINED} resources; narrow the search")
     return ids

@@ -26,6 +26,10 @@ class TooCostly(BadRequest):
     issue_code = "too-costly"
 
 
+class TooManyLinked(TooCostly):
+    """A link of a chain leads through too many from either end to be followed at once."""
+
+
 def bad_value(name: str, expected: str) -> BadRequest:
     """A refusal that names the parameter and not the value, which may be a patient's."""
     return BadRequest(issues=[Issue("value", f"{name[:80]!r} takes {expected}")], diagnostics="bad value")

@@ -13,11 +13,11 @@ from fhir_server import store
 from fhir_server.access import Access, Scope
 from fhir_server.errors import BadRequest
 from fhir_server.repository import Repository
-from fhir_server.search import include, request
+from fhir_server.search import include, planner, request, through
 from fhir_server.search.condition import MAX_SCANS
 from fhir_server.search.values import implied, number_value
 from fhir_server.store import VersionStore
-from tests.fhir_server.conftest import BASE, PRACTICE
+from tests.fhir_server.conftest import BASE, PRACTICE, an_office
 from tests.fhir_server.test_rest import assert_outcome, send
 
 ORIGIN = BASE.removesuffix("/fhir")
@@ -399,6 +399,72 @@ class TestIncludes:
         assert ids(search(client, "Observation", ("_include", "Observation:subject")), "include") == []
         app.config["ACCESS"] = Access("client:x", (Scope("system", "Patient", "rs"),), None)
         assert ids(search(client, "Patient", ("_revinclude", "Observation:subject")), "include") == []
+
+
+class TestChains:
+    """That lead through more than can be followed at once. https://hl7.org/fhir/R4/search.html#chaining"""
+
+    CHAINED, REVERSED = ("patient.gender", "male"), ("_has:Observation:patient:status", "final")
+
+    @pytest.fixture(autouse=True)
+    def many(self, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Patients p0 to p9, of whom the even ones are men, and an Observation of each."""
+        monkeypatch.setattr(planner, "MAX_CHAINED", 3)
+        monkeypatch.setattr(planner, "FEW_CHAINED", 2)
+        monkeypatch.setattr(through, "AT_ONCE", 2)
+        monkeypatch.setattr(through, "MOST", 4)
+        for number in range(10):
+            put(client, "Patient", f"p{number}", gender="female" if number % 2 else "male")
+            subject = {"reference": f"Patient/p{number}"}
+            status = "final" if number < 8 else "preliminary"
+            put(client, "Observation", f"o{number}", status=status, code={"text": "x"}, subject=subject)
+
+    def pages(self, client: FlaskClient, address: str, *parameters: tuple[str, str]) -> list[list[str]]:
+        bundle = search(client, address, *parameters)
+        found = [ids(bundle)]
+        while following := link(bundle, "next"):
+            bundle = client.get(following.removeprefix(ORIGIN)).get_json(force=True)
+            found.append(ids(bundle))
+        return found
+
+    def test_are_followed_from_what_meets_the_rest(self, client: FlaskClient) -> None:
+        assert self.pages(client, "Observation", self.CHAINED, ("_count", "2")) == [
+            ["o8", "o6"],
+            ["o4", "o2"],
+            ["o0"],
+        ]
+        assert self.pages(client, "Patient", self.REVERSED, ("_count", "3")) == [
+            ["p7", "p6"],  # no more was looked at
+            ["p5", "p4", "p3"],
+            ["p2", "p1", "p0"],
+        ]
+        assert self.pages(client, "Observation", self.CHAINED, ("_sort", "_id"))[0] == ["o0", "o2"]
+
+    def test_a_page_may_have_none_and_lead_on(self, client: FlaskClient) -> None:
+        for number in range(6):
+            put(client, "Observation", f"lone{number}", status="final", code={"text": "x"})
+        first = search(client, "Observation", self.CHAINED)
+        assert (ids(first), "total" in first) == ([], False)
+        pages = self.pages(client, "Observation", self.CHAINED)
+        assert [one for page in pages for one in page] == ["o8", "o6", "o4", "o2", "o0"]
+        second = client.get((link(first, "next") or "").removeprefix(ORIGIN)).get_json(force=True)
+        back = [second]
+        while preceding := link(back[-1], "previous"):
+            back.append(client.get(preceding.removeprefix(ORIGIN)).get_json(force=True))
+        assert [ids(page) for page in back] == [["o8"], [], []]
+
+    def test_totals_and_orders_without_an_index_are_refused(self, client: FlaskClient) -> None:
+        for asked in (("_summary", "count"), ("_total", "accurate"), ("_sort", "status")):
+            answer = client.get(f"/fhir/Observation?{urlencode([self.CHAINED, asked])}")
+            assert_outcome(answer, 400, "too-costly")
+
+    def test_what_is_narrowed_is_answered_at_once(self, client: FlaskClient) -> None:
+        found = search(client, "Observation", self.CHAINED, ("_id", "o2,o3"), ("_total", "accurate"))
+        assert (ids(found), found["total"]) == (["o2"], 1)
+
+    def test_only_what_the_caller_may_search(self, app: Flask, client: FlaskClient) -> None:
+        app.config["ACCESS"] = an_office("o1")
+        assert self.pages(client, "Observation", self.CHAINED) == [[]]
 
 
 class TestScopes:
