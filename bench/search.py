@@ -162,6 +162,18 @@ def cases(patients: int) -> list[Case]:
             goal=CHAINED,
         ),
         Case(
+            "chained: half of all patients",
+            "ServiceRequest",
+            lambda c: f"patient.gender={c.choice(('male', 'female'))}&{page}",
+            goal=CHAINED,
+        ),
+        Case(
+            "_has: patients with an order of 33 %",
+            "Patient",
+            lambda _: f"_has:ServiceRequest:patient:status=active&{page}",
+            goal=CHAINED,
+        ),
+        Case(
             "_has: patients with an order of a rare code",
             "Patient",
             lambda c: f"_has:ServiceRequest:patient:code=http://loinc.org|c{c.randrange(100, 150)}&{page}",
