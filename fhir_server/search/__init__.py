@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from fhir_server.access import Access
 from fhir_server.index import Indexer
 from fhir_server.paging import Seal
+from fhir_server.search import through
 from fhir_server.search.across import in_compartment, search_across
 from fhir_server.search.condition import merged
 from fhir_server.search.contained import contained_search
@@ -23,7 +24,6 @@ from fhir_server.search.selection import Selection, check_queries, deletions, wa
 from fhir_server.search.sight import Sight
 from fhir_server.search.sorting import Sorting
 from fhir_server.search.terms import Condition, Vocabulary
-from fhir_server.search.through import page_through
 from fhir_server.search.values import TooManyLinked, UnknownParameter
 from fhir_server.store import Page, VersionStore
 
@@ -63,38 +63,52 @@ def search(
     if request.contained != "false":
         inside = contained_search(planner, sight, request, given, base_url)
         return answer(request, pages, inside.page, inside.count, sight, base_url, traced)
-    conditions, far = _conditions(planner, request, given)
+    # An order that no index has would be made anew for each few that are gone through, and a total needs all.
+    at_once = request.only_total or isinstance(request.order, Sorting)
+    first = planner if at_once else Planner(sight, base_url, vocabulary, through.MANY)
+    conditions, far = _conditions(planner, first, request, given)
+    if at_once:
+        for refusal in far.values():
+            raise refusal
+
+    def whole() -> list[Condition]:
+        met = list(conditions)
+        for name, value in far:
+            met.append(planner.condition(resource_type, name, value, met))
+        return met
 
     def page() -> Page:
         if far:
-            return page_through(request, planner, conditions, list(far), Indexer(base_url))
+            return through.page_through(request, planner, conditions, list(far), Indexer(base_url), whole)
         return page_behind(request, planner, conditions, request.position, request.count + 1)
 
     def count() -> int:
-        for refusal in far.values():
-            raise refusal
-        return sight.count(resource_type, conditions, index_of(conditions))
+        met = whole()
+        return sight.count(resource_type, met, index_of(met))
 
     return answer(request, pages, page, count, sight, base_url, traced)
 
 
 def _conditions(
-    planner: Planner, request: Request, given: Sequence[Condition]
+    planner: Planner, first: Planner, request: Request, given: Sequence[Condition]
 ) -> tuple[list[Condition], dict[tuple[str, str], TooManyLinked]]:
-    """What is given and what the filters say; and the chains that cannot be followed at once, with the reason. Chains
-    come last, since they may have to be followed from what meets the others."""
+    """What is given and what the filters say; and the chains that lead through too much for the planner that is to
+    follow them first, with the reason. Chains come last, since they may have to be followed from what meets the
+    others."""
     conditions = list(given)
     understood: set[int] = set()
     far: dict[tuple[str, str], TooManyLinked] = {}
     for at in sorted(range(len(request.filters)), key=lambda at: is_chain(request.filters[at][0])):
+        chained = is_chain(request.filters[at][0])
+        follows = first if chained else planner
         try:
-            conditions.append(planner.condition(request.resource_type, *request.filters[at], conditions))
+            conditions.append(follows.condition(request.resource_type, *request.filters[at], conditions))
         except UnknownParameter as error:
             request.leave_out(error)
             continue
         except TooManyLinked as error:
-            if not is_chain(request.filters[at][0]) or isinstance(request.order, Sorting):
-                raise  # an order that no index has would be made anew for each few that are gone through
+            if not chained:
+                raise
             far[request.filters[at]] = error
         understood.add(at)
     request.applied += [request.filters[at] for at in sorted(understood)]

@@ -32,7 +32,11 @@ Ids = TypeVar("Ids", list[str], set[str])
 class Planner:
     """Makes the conditions of one search. Every link of a chain is searched as its caller may."""
 
-    def __init__(self, sight: Sight, base_url: str, vocabulary: Vocabulary | None = None) -> None:
+    def __init__(
+        self, sight: Sight, base_url: str, vocabulary: Vocabulary | None = None, most: int | None = None
+    ) -> None:
+        """most: resources that one link of a chain may lead through; as many as can be, unless told otherwise."""
+        self._most = MAX_CHAINED if most is None else min(most, MAX_CHAINED)
         self._sight = sight
         self._base_url = base_url
         self._vocabulary = vocabulary
@@ -175,8 +179,8 @@ class Planner:
             leading = f"{rule.parameter.code}={type}/"
 
             def referred(leading: str = leading) -> Condition:
-                ids = self._sight.tails(resource_type, given, leading, MAX_CHAINED + 1, index_of(given))
-                return _one_of(f"_id={id}" for id in _checked(ids))
+                ids = self._sight.tails(resource_type, given, leading, self._most + 1, index_of(given))
+                return _one_of(f"_id={id}" for id in self._checked(ids))
 
             try:
                 met = self._met(type, meet, self._near_end(resource_type, given, referred))
@@ -185,7 +189,7 @@ class Planner:
                 if unknown_to == len(types):
                     raise
                 continue  # a link that the rest cannot follow
-            keys += [leading + id for id in _checked(self._sight.ids(type, met, MAX_CHAINED + 1, index_of(met)))]
+            keys += [leading + id for id in self._checked(self._sight.ids(type, met, self._most + 1, index_of(met)))]
         return _one_of(keys)
 
     def _reverse_chain(self, resource_type: str, name: str, value: str, given: Sequence[Condition]) -> Condition:
@@ -210,12 +214,12 @@ class Planner:
         leading = f"{by}={resource_type}/"
 
         def referring() -> Condition:
-            ids = self._sight.ids(resource_type, given, MAX_CHAINED + 1, index_of(given))
-            return _one_of(leading + id for id in _checked(ids))
+            ids = self._sight.ids(resource_type, given, self._most + 1, index_of(given))
+            return _one_of(leading + id for id in self._checked(ids))
 
         met = self._met(source, meet, self._near_end(resource_type, given, referring))
-        ids = self._sight.tails(source, met, leading, MAX_CHAINED + 1, index_of(met))
-        return _one_of(f"_id={id}" for id in sorted(_checked(ids)))
+        ids = self._sight.tails(source, met, leading, self._most + 1, index_of(met))
+        return _one_of(f"_id={id}" for id in sorted(self._checked(ids)))
 
     def _near_end(
         self, resource_type: str, given: Sequence[Condition], linked: Callable[[], Condition]
@@ -241,13 +245,20 @@ class Planner:
             index = index_of(met)
             if self._sight.few(resource_type, met, index, FEW_CHAINED):
                 return met
-            if not near.is_small() and self._sight.few(resource_type, met, index, MAX_CHAINED):
+            if not near.is_small() and self._sight.few(resource_type, met, index, self._most):
                 return met
         except TooCostly:
             if near is None:
                 raise
         linked = near.linked()
         return [linked, meet(resource_type, [linked])]
+
+    def _checked(self, ids: Ids) -> Ids:
+        if len(ids) > self._most:
+            raise TooManyLinked(
+                f"a link of the chain leads through more than {self._most} resources; narrow the search"
+            )
+        return ids
 
     def _types(self, rule: Rule, modifier: str, knows: Callable[[str], bool]) -> list[str]:
         """The types that a link of a chain leads to."""
@@ -282,9 +293,3 @@ def _knows(resource_type: str, name: str) -> bool:
 
 def _one_of(keys: Iterable[str]) -> Condition:
     return Condition({"keys": {"$in": list(keys)}}, KEYS)
-
-
-def _checked(ids: Ids) -> Ids:
-    if len(ids) > MAX_CHAINED:
-        raise TooManyLinked(f"a link of the chain leads through more than {MAX_CHAINED} resources; narrow the search")
-    return ids

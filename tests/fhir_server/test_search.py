@@ -412,6 +412,7 @@ class TestChains:
         monkeypatch.setattr(planner, "MAX_CHAINED", 3)
         monkeypatch.setattr(planner, "FEW_CHAINED", 2)
         monkeypatch.setattr(through, "AT_ONCE", 2)
+        monkeypatch.setattr(through, "MANY", 3)
         monkeypatch.setattr(through, "MOST", 4)
         for number in range(10):
             put(client, "Patient", f"p{number}", gender="female" if number % 2 else "male")

@@ -692,6 +692,25 @@ def sort_codes(type: str) -> list[str]:
     return [code for code, (kind, _) in PARAMETERS[type].items() if kind in kinds]
 
 
+@pytest.mark.parametrize("count", [1, 7])
+def test_chains_through_many_are_tried_from_the_near_end_first(
+    filled: Repository, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """And followed whole where that does not fill the page: the answer is the same."""
+    monkeypatch.setattr(through, "MANY", 2)
+    monkeypatch.setattr(through, "AT_ONCE", 5)
+    oracle = Oracle(stored(filled), BASE, LISTS)
+    some = 0
+    for what, _, type, criteria in generated(11_000_000, SEARCHES):
+        if any(is_chain(name) for name, _ in criteria):
+            query = [*criteria, ("_count", str(count)), ("_total", "accurate")]
+            expected = ids(oracle.matches(type, criteria))
+            assert ids(all_pages(filled, PRACTICE, type, query)) == expected, what
+            assert filled.search(PRACTICE, type, query, strict=True).total == len(expected), what
+            some += bool(expected)
+    assert some > SEARCHES / 20
+
+
 def test_chains_through_many_are_followed_from_the_near_end(
     filled: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -700,6 +719,7 @@ def test_chains_through_many_are_followed_from_the_near_end(
     monkeypatch.setattr(planner, "MAX_CHAINED", 5)
     monkeypatch.setattr(planner, "FEW_CHAINED", 3)
     monkeypatch.setattr(through, "AT_ONCE", 2)
+    monkeypatch.setattr(through, "MANY", 5)
     monkeypatch.setattr(through, "MOST", 6)
     oracle = Oracle(stored(filled), BASE, LISTS)
     answered = refused = short = 0
