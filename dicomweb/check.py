@@ -48,9 +48,8 @@ def check(
         if (fault := _fault(blobs, file, checksums)) and _is_indexed(store, file):
             report.faults.append(Finding(_subject(file.study), f"instance {file.sop_instance}: {fault}"))
         if file.mended:
-            text = (
-                f"instance {file.sop_instance}: decimal strings longer than 16 characters at {', '.join(file.mended)}"
-            )
+            places = ", ".join(file.mended)
+            text = f"instance {file.sop_instance}: metadata mends a decimal string or window that is none at {places}"
             report.notes.append(Finding(_subject(file.study), text))
     report.orphans = sorted(old)
     for study, behind in store.study_uids():

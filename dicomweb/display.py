@@ -14,11 +14,11 @@ from fhir_server.errors import BadRequest
 LINEAR, LINEAR_EXACT, SIGMOID = "LINEAR", "LINEAR_EXACT", "SIGMOID"
 FUNCTIONS = (LINEAR, LINEAR_EXACT, SIGMOID)
 _SHARED_GROUPS, _FRAME_GROUPS = "52009229", "52009230"
-_VOI_GROUP, _VALUE_GROUP = "00289132", "00289145"
-_CENTER, _WIDTH, _FUNCTION = "00281050", "00281051", "00281056"
+VOI_GROUP, _VALUE_GROUP = "00289132", "00289145"
+CENTER, WIDTH, FUNCTION = "00281050", "00281051", "00281056"
 _INTERCEPT, _SLOPE = "00281052", "00281053"
 _LUT_DESCRIPTOR, _LUT_DATA = "00283002", "00283006"
-_MODALITY_LUT, _VOI_LUT = "00283000", "00283010"
+_MODALITY_LUT, VOI_LUT = "00283000", "00283010"
 _PALETTE = (
     ("00281101", "00281201", "00281221"),
     ("00281102", "00281202", "00281222"),
@@ -80,7 +80,7 @@ class Display:
 
 def display_of(attributes: Attributes, frame_number: int, read_bulk: ReadBulk) -> Display:
     """The object's own presentation of a frame; the first one where there are several."""
-    voi = _group(attributes, frame_number, _VOI_GROUP, _CENTER)
+    voi = _group(attributes, frame_number, VOI_GROUP, CENTER)
     values = _group(attributes, frame_number, _VALUE_GROUP, _SLOPE)
     padding, limit = number(attributes, "00280120"), number(attributes, "00280121")
     slope, intercept = number(values, _SLOPE), number(values, _INTERCEPT)
@@ -89,7 +89,7 @@ def display_of(attributes: Attributes, frame_number: int, read_bulk: ReadBulk) -
         slope if slope else 1.0,
         intercept or 0.0,
         lut_of(attributes, _MODALITY_LUT, read_bulk),
-        lut_of(attributes, _VOI_LUT, read_bulk) or lut_of(voi, _VOI_LUT, read_bulk),
+        lut_of(attributes, VOI_LUT, read_bulk) or lut_of(voi, VOI_LUT, read_bulk),
         window_of(voi),
         inverse,
         palette_of(attributes, read_bulk) if text(attributes, "00280004") == "PALETTE COLOR" else (),
@@ -139,10 +139,10 @@ def parse_window(given: str) -> Window:
 
 def window_of(voi: Attributes) -> Window | None:
     """The first window of a VOI LUT module or group, if it is one."""
-    center, width = number(voi, _CENTER), number(voi, _WIDTH)
+    center, width = number(voi, CENTER), number(voi, WIDTH)
     if center is None or width is None:
         return None
-    window = Window(center, width, text(voi, _FUNCTION) or LINEAR)
+    window = Window(center, width, text(voi, FUNCTION) or LINEAR)
     return window if window.valid else None
 
 

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import orjson
 
-from dicomweb import part10
+from dicomweb import part10, windows
 from dicomweb.attributes import CLASS_UID, INSTANCE_UID, SERIES_UID, STUDY_UID, stored
 from dicomweb.blobs import Spooled, blob_key
 from dicomweb.dicom_json import Attributes, convert, text
@@ -38,7 +38,8 @@ class Instance:
 
     attributes: the data set as DICOM JSON, a BulkDataURI being `/studies/...`, below the base of the service.
     bulk: path of a value that is only named -> (offset, length). frames: None without pixel data.
-    inflated_from: see Part10; then the offsets are those of the inflated data set. mended: see Converted.
+    inflated_from: see Part10; then the offsets are those of the inflated data set.
+    mended: paths of what `attributes` tell otherwise than the file.
     """
 
     study: str
@@ -133,6 +134,7 @@ def _instance(source: part10.Part10, uids: dict[str, str]) -> Instance:
         converted.attributes[tag] = {"vr": pixels.vr or PIXEL_DATA_VR[pixels.tag], "BulkDataURI": bulk_address + tag}
         if pixels.length != part10.UNDEFINED:
             converted.bulk[tag] = (pixels.offset, pixels.length)
+    mended = [*converted.mended, *windows.mend(converted.attributes)]
     if text(converted.attributes, STUDY_UID) != study:
         raise cannot_understand("the UIDs of the data set cannot be read")
     return Instance(
@@ -145,5 +147,5 @@ def _instance(source: part10.Part10, uids: dict[str, str]) -> Instance:
         converted.bulk,
         frames,
         source.inflated_from,
-        tuple(converted.mended[:MAX_MENDED]),
+        tuple(mended[:MAX_MENDED]),
     )

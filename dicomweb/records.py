@@ -1,6 +1,5 @@
 """What is kept of studies, series and instances: as values, and as the documents of the index. Pure functions."""
 
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,6 +23,7 @@ from dicomweb.dicom_json import Attributes, integer
 from dicomweb.frames import FrameTable
 from dicomweb.instance import Received
 from dicomweb.matching_keys import keys_of
+from dicomweb.windows import inflated
 
 TRANSACTION_INSTANCES = 200
 TRANSACTION_BYTES = 16 * 1024 * 1024
@@ -61,7 +61,7 @@ class StoredInstance:
     @property
     def attributes(self) -> Attributes:
         """The data set as DICOM JSON, parsed anew each time."""
-        return orjson.loads(zlib.decompress(self.metadata))
+        return orjson.loads(inflated(self.metadata))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class InstanceFile:
 
 @dataclass(frozen=True, slots=True)
 class IndexedFile:
-    """An instance in the index and the object it names. mended: paths of decimal strings that were too long.
+    """An instance in the index and the object it names. mended: paths of what its metadata tells otherwise.
     original: key of the object as received, where a person has corrected it."""
 
     study: str
@@ -154,7 +154,7 @@ def attributes_of(level: Level, document: dict) -> Attributes:
     elif level == "series":
         attributes[SERIES_INSTANCES] = value("IS", document["count"])
     elif "meta" in document:
-        attributes |= orjson.loads(zlib.decompress(document["meta"]))
+        attributes |= orjson.loads(inflated(document["meta"]))
     return attributes
 
 

@@ -86,10 +86,11 @@ def _lines() -> Iterator[str]:
     yield ""
     yield from _table(("Failure Reason", "When"), ((f"{code:04X}", text) for code, text in sorted(REASONS.items())))
     yield from _text(
-        f"Warning Reason {failures.COERCED:04X}: a decimal string was longer than 16 characters. "
-        f"The file stays as it "
-        "is; metadata has the rounded number. Why instances failed is told in words in `Warning` headers (299), each "
-        "reason once. What the disk keeps free and what all images may take are settings; reading goes on beyond."
+        f"Warning Reason {failures.COERCED:04X}: a decimal string was longer than 16 characters, or a "
+        "window was none (PS3.3 C.11.2.1.2: a width of 1 or more for LINEAR, above 0 for the others). The file "
+        "stays as it is; metadata has the rounded number, and leaves the window out. Why instances "
+        "failed is told in words in `Warning` headers (299), each reason once. What the disk keeps free and what all "
+        "images may take are settings; reading goes on beyond."
     )
     yield from ("", "## Searching (QIDO-RS)")
     yield from _text(

@@ -5,7 +5,6 @@ the new revision of its study are one transaction, so the projection to FHIR can
 """
 
 import threading
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -49,6 +48,7 @@ from dicomweb.records import (
     stored_instance,
 )
 from dicomweb.uids import imaging_study_id
+from dicomweb.windows import inflated
 from fhir_server.access import Access
 from fhir_server.errors import FhirError, Gone, NotFound, PreconditionFailed, Unavailable
 
@@ -380,9 +380,9 @@ class DicomStore:
             raise self._missing("series or instance", study, series, sop_instance)
 
         def rest() -> Iterator[bytes]:
-            yield zlib.decompress(head["meta"])
+            yield inflated(head["meta"])
             for document in found:
-                yield zlib.decompress(document["meta"])
+                yield inflated(document["meta"])
 
         return rest()
 

@@ -49,7 +49,7 @@ class TestValues:
         assert found["00180050"]["Value"] == ["1,25"]
 
     def test_numbers(self, metadata) -> None:
-        dataset = a_slice(WindowCenter=["40", "-600.5"], InstanceNumber=3)
+        dataset = a_slice(WindowCenter=["40", "-600.5"], WindowWidth=["400", "1500"], InstanceNumber=3)
         dataset.private_block(0x0009, "TEST", create=True)
         dataset.add_new(0x00091001, "FD", [1.5, float("nan"), float("inf")])
         dataset.add_new(0x00091002, "UV", [2**63, 5])
@@ -119,6 +119,7 @@ class TestValues:
         values = {
             "SmallestImagePixelValue": -5,
             "WindowCenter": "40",
+            "WindowWidth": "400",
             "RequestAttributesSequence": [Dataset()],
             "SOPInstanceUID": generate_uid(),
         }
