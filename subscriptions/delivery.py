@@ -9,7 +9,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 
 from pymongo.errors import PyMongoError
@@ -66,6 +66,7 @@ class _Run:
         self._live: set[str] = set()  # bound to websockets: their events are sent by the live process
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._woken: deque[Wake | None] = deque()  # not looked at yet
+        self._taking = False  # whether `_take` is to come
         self._to_look = asyncio.Event()
 
     async def run(self, look_over_s: float, keep: timedelta) -> None:
@@ -101,12 +102,13 @@ class _Run:
     def _watch(self) -> None:
         """In a thread of its own."""
         for wake in self._store.wakes(self._stop):
-            first = not self._woken
             self._woken.append(wake)
-            if first:  # the others are taken along
+            if not self._taking:  # else it is taken along
+                self._taking = True
                 self._loop.call_soon_threadsafe(self._take)
 
     def _take(self) -> None:
+        self._taking = False  # before the look: what is appended from now on may be seen or not, and comes again
         while self._woken:
             wake = self._woken.popleft()
             if wake is None:
@@ -129,7 +131,8 @@ class _Run:
             if sooner is None:
                 await asyncio.sleep(seconds)
             else:
-                await asyncio.wait([asyncio.create_task(sooner.wait())], timeout=seconds)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(sooner.wait(), seconds)
 
     async def _look_over(self) -> None:
         states, self._live, last = await asyncio.to_thread(self._all)
