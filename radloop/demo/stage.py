@@ -10,7 +10,7 @@ import requests
 from fhir_server import fhir_json
 
 T = TypeVar("T")
-WAIT_S = 30
+WAIT_S = 60  # a worker that was killed just before keeps its leases for 10 s, and begins anew on a busy machine
 RETRY_S = 60  # a server that is starting again answers 503, or not at all, for a moment
 
 
