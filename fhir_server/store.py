@@ -19,7 +19,7 @@ from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.cursor import Cursor
 from pymongo.database import Database
-from pymongo.errors import DuplicateKeyError, ExecutionTimeout
+from pymongo.errors import ConnectionFailure, DuplicateKeyError, ExecutionTimeout
 
 from fhir_server.access import AUDIT_TRAIL
 from fhir_server.broad import Broad
@@ -302,18 +302,14 @@ class VersionStore:
             {"$project": {"_id": 1}},
         ]
         numbers = [found["_id"] for found in self._aggregate(resource_type, pipeline, hint)]
-        page, size = Page(), 0
-        for at in range(0, len(numbers), _FETCHED):
-            wanted = numbers[at : at + _FETCHED]
-            found = {one["_id"]: one for one in self._find(resource_type, {"_id": {"$in": wanted}}, None)}
-            for document in (found[number] for number in wanted if number in found):
-                version = version_of(resource_type, document)
-                size += len(version.body or b"")
-                if page.versions and size > MAX_PAGE_BYTES:
-                    page.cut = True
-                    return page
-                page.versions.append(version)
-        return page
+
+        def in_order() -> Iterator[Mapping[str, Any]]:
+            for at in range(0, len(numbers), _FETCHED):
+                wanted = numbers[at : at + _FETCHED]
+                found = {one["_id"]: one for one in self._find(resource_type, {"_id": {"$in": wanted}}, None)}
+                yield from (found[number] for number in wanted if number in found)
+
+        return _bounded(resource_type, in_order())
 
     def walk(
         self, resource_type: str, filter: dict, sort: list[tuple[str, int]], hint: str | None = None
@@ -382,16 +378,26 @@ class VersionStore:
         asked = f"{resource_type} {hint} {filter}"
         if self._broad.reaches(asked, limit):
             return limit
-        command: dict = {"query": filter, "limit": limit, "maxTimeMS": PROBE_MS}
-        if self.has_index(resource_type, hint):
-            command["hint"] = hint
         try:
-            counted = self.database.command("count", PREFIX + resource_type, **command)["n"]
+            counted = self._probe(resource_type, filter, limit, hint)
         except ExecutionTimeout:
-            counted = limit
+            return limit
         if counted == limit:
             self._broad.remember(asked, limit)
         return counted
+
+    def _probe(self, resource_type: str, filter: dict, limit: int, hint: str) -> int:
+        command: dict = {"query": filter, "limit": limit, "maxTimeMS": PROBE_MS}
+        if self.has_index(resource_type, hint):
+            command["hint"] = hint
+        database = self.database
+        try:
+            told = database.command(
+                "count", PREFIX + resource_type, read_preference=database.read_preference, **command
+            )
+        except ConnectionFailure:  # the driver tries an aggregation again, and a command not
+            return self.count(resource_type, filter, limit, hint, PROBE_MS)
+        return int(told["n"])
 
     def walked_page(
         self,

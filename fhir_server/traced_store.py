@@ -60,6 +60,10 @@ class TracedStore(VersionStore):
         with self._for("probe"):
             return super().count_up_to(*arguments, **named)
 
+    def _probe(self, resource_type: str, filter: dict, limit: int, hint: str) -> int:
+        self._note(resource_type, _counting(filter, limit), hint)
+        return super()._probe(resource_type, filter, limit, hint)
+
     def walked_page(self, *arguments: Any, **named: Any) -> Page | None:
         with self._for("matches"):
             found = super().walked_page(*arguments, **named)
@@ -75,10 +79,8 @@ class TracedStore(VersionStore):
         hint: str | None = None,
         timeout_ms: int = SEARCH_TIMEOUT_MS,
     ) -> int:
-        pipeline: list[dict] = [{"$match": filter}, *([{"$limit": limit}] if limit else [])]
-        used = hint if hint and self.has_index(resource_type, hint) else None
-        purpose = "probe" if self._purpose == "probe" else "total"
-        self.queries.append(Query(purpose, resource_type, None, [*pipeline, {"$count": "n"}], used))
+        with self._for("probe" if self._purpose == "probe" else "total"):
+            self._note(resource_type, _counting(filter, limit), hint)
         return super().count(resource_type, filter, limit, hint, timeout_ms)
 
     def total(self, resource_type: str) -> int:
@@ -110,9 +112,12 @@ class TracedStore(VersionStore):
     def _aggregate(
         self, resource_type: str, pipeline: list[dict], hint: str | None = None, timeout_ms: int = SEARCH_TIMEOUT_MS
     ) -> Iterator[Mapping[str, Any]]:
+        self._note(resource_type, pipeline, hint)
+        return super()._aggregate(resource_type, pipeline, hint, timeout_ms)
+
+    def _note(self, resource_type: str, pipeline: list[dict], hint: str | None) -> None:
         used = hint if hint and self.has_index(resource_type, hint) else None
         self.queries.append(Query(self._purpose, resource_type, None, pipeline, used))
-        return super()._aggregate(resource_type, pipeline, hint, timeout_ms)
 
     @contextmanager
     def _for(self, purpose: str) -> Iterator[None]:
@@ -121,6 +126,10 @@ class TracedStore(VersionStore):
             yield
         finally:
             self._purpose = before
+
+
+def _counting(filter: dict, limit: int | None) -> list[dict]:
+    return [{"$match": filter}, *([{"$limit": limit}] if limit else []), {"$count": "n"}]
 
 
 def _cost(plan: Mapping[str, Any]) -> Cost:

@@ -136,6 +136,13 @@ class TestCorpus:
         examined, returned = value(found, "examined"), value(found, "returned")
         assert isinstance(examined, int) and examined > 0 and returned
 
+    def test_what_is_asked_to_choose_an_index_is_told_too(self, practice: Repository) -> None:
+        found = explained(practice, "ImagingStudy?started=ge2026-10-20&started=lt2026-10-21&modality=CT&_count=20")
+        queries = [entry["part"] for entry in found["parameter"] if entry["name"] == "query"]
+        purposes = [value(one, "purpose") for one in queries]
+        assert purposes[-1] == "matches"
+        assert set(purposes[:-1]) == {"probe"}
+
 
 class TestAnswer:
     def test_tells_what_was_done(self, client: FlaskClient) -> None:
