@@ -2,6 +2,7 @@
 wrapped."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from dicomweb import bulk
 from dicomweb.blobs import BlobStore
@@ -13,7 +14,6 @@ from dicomweb.store import DicomStore
 from dicomweb.views import ENCAPSULATED, Views
 from fhir_server.access import Access
 
-PIXEL_DATA = "7FE00010"
 # What a browser shows by itself, and nothing that it would run.
 SHOWN = frozenset({"image/jpeg", "application/pdf", "video/mp4"})
 QUALITY = 95
@@ -37,11 +37,9 @@ class AttachedFiles:
         stored = self.store.instance(study, series, instance)
         value = _value(stored, self.blobs)
         if value is not None and value.media_type in SHOWN:
-            return Content(value.media_type, value.section(0, value.length), value.length, value.section)
+            return value.content()
 
-        def load(of_series: str, of_instance: str) -> StoredInstance:
-            return self.store.instance(study, of_series, of_instance)
-
+        load = partial(self.store.instance, study)
         picture = Views(self.blobs, self.pool, load).view(stored, 1, Rendering(JPEG, QUALITY))
         return Content(JPEG, [picture], len(picture))
 
@@ -51,5 +49,5 @@ def _value(stored: StoredInstance, blobs: BlobStore) -> bulk.BulkValue | None:
     if ENCAPSULATED in stored.attributes:
         return bulk.document(stored, blobs)
     if stored.frames is not None and stored.frames.encapsulated:
-        return bulk.bulk_value(stored, PIXEL_DATA, blobs)
+        return bulk.bulk_value(stored, bulk.PIXEL_DATA, blobs)
     return None

@@ -18,7 +18,8 @@ from dicomweb.instance import instance_address
 from dicomweb.records import StoredInstance
 from fhir_server.errors import NotAcceptable, NotFound
 
-PIXELS = {"7FE00008": "FloatPixelData", "7FE00009": "DoubleFloatPixelData", "7FE00010": "PixelData"}
+PIXEL_DATA = "7FE00010"
+PIXELS = {"7FE00008": "FloatPixelData", "7FE00009": "DoubleFloatPixelData", PIXEL_DATA: "PixelData"}
 _VIDEO = {f"1.2.840.10008.1.2.4.{n}": "video/mpeg" if n < 102 else "video/mp4" for n in range(100, 109)}
 _DOCUMENT, _DOCUMENT_TYPE = "00420011", "00420012"
 # Types of encapsulated documents that are named as such. Others are octets: what a file calls itself is not to be
@@ -37,6 +38,10 @@ class BulkValue:
     def whole(self) -> bytes:
         return b"".join(self.section(0, self.length))
 
+    def content(self) -> Content:
+        """An answer that consists of it."""
+        return Content(self.media_type, self.section(0, self.length), self.length, self.section)
+
 
 def bulk_data(stored: StoredInstance, path: str, accepted: list[Accepted], blobs: BlobStore, address: str) -> Content:
     """The value at a path. Raises NotFound, NotAcceptable. address: of the bulk data.
@@ -52,7 +57,7 @@ def bulk_data(stored: StoredInstance, path: str, accepted: list[Accepted], blobs
         if wanted.multipart:
             return multipart(value.media_type, _parts(stored, path, blobs, address))
         if not several:
-            return Content(value.media_type, value.section(0, value.length), value.length, value.section)
+            return value.content()
     raise NotAcceptable(f"bulk data is available as {value.media_type}{' in multipart/related' if several else ''}")
 
 

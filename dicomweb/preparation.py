@@ -7,6 +7,7 @@ import logging
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from pymongo.errors import PyMongoError
 
@@ -14,7 +15,7 @@ from dicomweb import presentation, wado
 from dicomweb.blobs import BlobMissing, BlobStore
 from dicomweb.pool import PixelPool
 from dicomweb.prepared import MAX_METADATA_BYTES, Prepared, SeriesMetadata, Thumbnail, Unprepared
-from dicomweb.records import InstanceFile, StoredInstance
+from dicomweb.records import InstanceFile
 from dicomweb.rendered_routes import THUMBNAIL, middle
 from dicomweb.store import DicomStore
 from dicomweb.uids import imaging_study_id
@@ -129,10 +130,7 @@ class Preparer:
         have, undrawn = self._prepared.have(study), 0
         first = [middle(files) for files in by_series.values()]
         rest = [file for files in by_series.values() for file in files if file not in first]
-
-        def load(series: str, instance: str) -> StoredInstance:
-            return self._store.instance(study.study, series, instance)
-
+        load = partial(self._store.instance, study.study)
         views = Views(self._blobs, self._pool, load)
         for file in (*first, *rest):
             if self._stop.is_set():
@@ -146,7 +144,7 @@ class Preparer:
                 if undrawn == MAX_UNDRAWN:
                     return
                 continue
-            state = study.state if file.sop_class in presentation.CLASSES else None
+            state = presentation.shown_state(file.sop_class, study.state)
             yield Thumbnail(file.series, file.sop_instance, file.blob_key, jpeg, state)
 
 

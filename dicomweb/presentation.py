@@ -51,6 +51,12 @@ class Presentation:
     output_lut: Lut | None = field(default=None)
 
 
+def shown_state(sop_class: str, state: str) -> str | None:
+    """The state of the study, where a picture depends on that: a presentation state shows other instances, which may
+    come or be deleted. None for all else."""
+    return state if sop_class in CLASSES else None
+
+
 def referenced(attributes: Attributes) -> list[tuple[str, str, int]]:
     """Series, instance and frame of each image that the state is for."""
     found = []

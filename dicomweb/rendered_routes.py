@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 
 from flask import Blueprint, Response, request
 
@@ -19,7 +20,7 @@ from dicomweb.drawing import MAX_VIEWPORT, Viewport
 from dicomweb.instance import instance_address
 from dicomweb.pool import PixelPool, Runner
 from dicomweb.profiles import SPACES
-from dicomweb.records import InstanceFile, StoredInstance
+from dicomweb.records import InstanceFile
 from dicomweb.render import GIF, JPEG, PNG, Rendering
 from dicomweb.views import Views
 from fhir_server.errors import BadRequest, FhirError
@@ -103,9 +104,7 @@ def add_routes(
             if kept is not None:
                 return kept.jpeg
 
-        def load(series: str, instance: str) -> StoredInstance:
-            return remembered.instance(state, study, series, instance)
-
+        load = partial(remembered.instance, state, study)
         stored = load(file.series, file.sop_instance)
         made = Views(blobs, where, load).view(stored, frame, wanted)
         cache.put(key, made, len(made))
@@ -156,16 +155,15 @@ def add_routes(
         if best.fits("application/pdf") and text(attributes, "00420012") == "application/pdf":
             value = bulk.document(stored, blobs)
         elif best.content.startswith("video/") and stored.frames is not None and stored.frames.encapsulated:
-            value = bulk.bulk_value(stored, "7FE00010", blobs)
+            value = bulk.bulk_value(stored, bulk.PIXEL_DATA, blobs)
         if value is None or not best.fits(value.media_type):
             return None
-        return Content(value.media_type, value.section(0, value.length), value.length, value.section)
+        return value.content()
 
 
 def _shows(state: str, file: InstanceFile) -> str:
-    """What a picture of this file depends on, beside how it is asked for: a presentation state shows other instances,
-    which may come or be deleted."""
-    return _key(state if file.sop_class in presentation.CLASSES else None, file.blob_key)
+    """What a picture of this file depends on, beside how it is asked for."""
+    return _key(presentation.shown_state(file.sop_class, state), file.blob_key)
 
 
 def _key(state: str | None, blob_key: str) -> str:

@@ -1,6 +1,7 @@
 """WADO-URI at /wado: one object by its UIDs in the query, for older viewers and links. PS3.18 section 9."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from flask import Blueprint, Response, request
 
@@ -49,10 +50,8 @@ def create_blueprint(store: DicomStore, blobs: BlobStore, pool: PixelPool, base_
         frame, wanted = _frame_number(), _rendering(stored, media_type)
 
         def make() -> Response:
-            return Response(Views(blobs, pool, load).view(stored, frame, wanted), content_type=media_type)
-
-        def load(series_: str, instance: str) -> StoredInstance:
-            return store.instance(study, series_, instance)
+            views = Views(blobs, pool, partial(store.instance, study))
+            return Response(views.view(stored, frame, wanted), content_type=media_type)
 
         return unless_known(stored.blob_key, make)
 

@@ -170,9 +170,6 @@ class Index:
         self._lengths: dict[str, Counter[int]] = {}  # code -> of the beginnings in use
         self._widths: dict[str, Counter[int]] = {}  # parameter -> of the cells in use
 
-    def __bool__(self) -> bool:
-        return any((self._keys, self._beginnings, self._cells, self._above, self._below))
-
     @property
     def needs_ranges(self) -> bool:
         """Whether what is found depends on ranges."""
